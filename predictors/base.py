@@ -1,0 +1,78 @@
+"""What a predictor promises, and what is said of a model in a job's spec."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import pyarrow as pa
+
+Nulls = Literal["reject", "pass", "fail"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which model, and how its inputs are fed.
+
+    Args:
+        uri: `model.onnx`, or `module:Class` for the Python flavor.
+        flavor: which predictor loads it.
+        features: columns fed to the model, in its order; None: the columns named like the model's inputs.
+        nulls: a row with a null feature is rejected, passed as NaN, or fails the job.
+    """
+
+    uri: str
+    flavor: Literal["onnx", "python"]
+    features: tuple[str, ...] | None = None
+    nulls: Nulls = "reject"
+
+
+class Predictor(Protocol):
+    """Scores rows. Picklable before `load`; called from one thread at a time after, unless `thread_safe`."""
+
+    thread_safe: bool
+
+    @property
+    def input_schema(self) -> pa.Schema:
+        """The columns that the model reads, in its order, under the types that `predict` wants. Known after `load`."""
+
+    @property
+    def output_schema(self) -> pa.Schema:
+        """The prediction columns. Known after `load`."""
+
+    def load(self) -> None:
+        """Read the model. Called once per worker, or once per thread when not `thread_safe`.
+
+        Raises:
+            ModelNotLoadable: it is missing or corrupt.
+            SchemaMismatch: it cannot be fed as the spec says.
+        """
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Score `rows`, keeping their order.
+
+        Args:
+            rows: n >= 1 rows laid out as `input_schema`.
+
+        Returns:
+            Exactly n rows laid out as `output_schema`; row i answers input row i.
+
+        Raises:
+            RowsRejected: names the bad rows; nothing was scored.
+            OutOfMemory: the same rows may fit in smaller calls.
+            Transient: the same rows may pass later.
+        """
+
+
+@runtime_checkable
+class SpanPredictor(Protocol):
+    """A predictor that prepares a whole span at once and is then called with ranges of it.
+
+    Turning columns into tensors costs as much as a small model; once for 64k rows it costs nothing.
+    """
+
+    def prepare(self, rows: pa.RecordBatch) -> Callable[[int, int], pa.RecordBatch]:
+        """Lay out `rows` for the model.
+
+        Returns:
+            `call(start, stop)`, which answers exactly as `predict(rows.slice(start, stop - start))` would.
+        """

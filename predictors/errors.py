@@ -1,0 +1,58 @@
+"""Errors a predictor raises on purpose; any other exception from a model counts as bad data.
+
+PredictorError
+├── ModelNotLoadable   the artefact is missing or corrupt         -> the job fails before any row is read
+├── SchemaMismatch     these columns can never be scored          -> the job fails
+├── WrongAnswer        another count or schema than was promised  -> the job fails
+├── NothingScored      the first batches gave not one score       -> the job fails at once
+├── Transient          the same call may pass later               -> the same batch again, with backoff
+├── OutOfMemory        fewer rows may fit                         -> halve and remember
+└── RowsRejected       these rows are bad, their neighbours not   -> rejects
+"""
+
+from collections.abc import Sequence
+
+
+class PredictorError(Exception):
+    """A failure whose consequence is known; `str(error)` is one line."""
+
+
+class ModelNotLoadable(PredictorError):
+    """The model is missing, corrupt or of another kind."""
+
+
+class SchemaMismatch(PredictorError):
+    """The input's columns and the model's do not meet."""
+
+
+class WrongAnswer(PredictorError):
+    """The model returned another number of rows, or other columns, than it promised."""
+
+
+class NothingScored(PredictorError):
+    """No row of the first batches could be scored; the text is the model's error."""
+
+
+class Transient(PredictorError):
+    """A connection, a timeout, a busy service: the same call may pass later."""
+
+
+class OutOfMemory(PredictorError):
+    """The call was too large for the device or the host."""
+
+
+class RowsRejected(PredictorError):
+    """Some rows are bad; nothing was scored.
+
+    Args:
+        rows: their indices within the call, ascending.
+        reason: one line, the same for all of them.
+    """
+
+    def __init__(self, rows: Sequence[int], reason: str) -> None:
+        super().__init__(rows, reason)
+        self.rows = tuple(rows)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return self.reason

@@ -1,0 +1,182 @@
+"""The pool inside the job's own process: threads around one model."""
+
+import pickle
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import pyarrow as pa
+
+from predictors.base import Nulls, Predictor, SpanPredictor
+from predictors.errors import NothingScored, Transient, WrongAnswer
+from predictors.feeding import feed
+from predictors.pool.base import Answers
+from predictors.recovery import BadRow, CallSize, Recovery, RetryPolicy
+
+# A model that scores nothing in this many batches will not score the rest either.
+_TRIAL_BATCHES = 10
+
+
+class InlinePool:
+    """Scores in `parallelism` threads of this process.
+
+    Model libraries let go of the interpreter while they compute, so threads use all cores. A predictor that is not
+    `thread_safe` is loaded once per thread.
+
+    Args:
+        predictor: not loaded yet.
+        parallelism: threads.
+        batch_size: rows of a model call; fewer only at the end of a batch, or to recover.
+        nulls: what becomes of rows with a null feature.
+        policy: bounds of the recovery.
+        progress: told after each call's batch how many rows were scored and rejected.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        *,
+        parallelism: int,
+        batch_size: int,
+        nulls: Nulls,
+        policy: RetryPolicy,
+        progress: Callable[[int, int], object] = lambda scored, rejected: None,
+    ) -> None:
+        self._predictor = predictor
+        self._batch_size = batch_size
+        self._nulls = nulls
+        self._progress = progress
+        self._parallelism = parallelism
+        self._closed = threading.Event()
+        self._loading = threading.Lock()
+        self._own = threading.local()
+        self._trial = _Trial()
+        self._recovery = Recovery(policy, CallSize(batch_size), self._wait, saw=self._saw)
+        self._blank = pickle.dumps(predictor)
+        if predictor.thread_safe:
+            predictor.load()
+        self._threads = ThreadPoolExecutor(parallelism, thread_name_prefix="score")
+
+    @property
+    def workers(self) -> int:
+        """The number of threads."""
+        return self._parallelism
+
+    def submit(self, rows: pa.RecordBatch) -> Future[Answers]:
+        """Score `rows` in one of the threads."""
+        return self._threads.submit(self._score, rows)
+
+    def close(self) -> None:
+        """Cancel what has not begun and wait for what has."""
+        self._closed.set()
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+    def _score(self, rows: pa.RecordBatch) -> Answers:
+        predictor = self._loaded()
+        fed = feed(rows, predictor.input_schema, self._nulls)
+        timed = _Timed(_calls(predictor, fed.rows), predictor.output_schema)
+        if fed.bad:
+            self._progress(0, len(fed.bad))
+        scores = self._recovery.score_rows(timed, fed.rows.num_rows, self._batch_size)
+        kept, bad = fed.kept, scores.bad
+        if kept is not None:
+            bad = [BadRow(kept[row.row].as_py(), row.error_type, row.error) for row in bad]
+        if fed.bad:
+            bad = sorted([*fed.bad, *bad], key=lambda row: row.row)
+        answers = [answer for _, _, answer in scores.answers]
+        predictions = pa.concat_batches(answers) if answers else _no_rows(predictor.output_schema)
+        return Answers(predictions, _others(bad, rows.num_rows) if bad else None, bad, scores.calls, timed.seconds)
+
+    def _loaded(self) -> Predictor:
+        """This thread's predictor."""
+        if self._predictor.thread_safe:
+            return self._predictor
+        if not hasattr(self._own, "predictor"):
+            # Loading is not promised to be thread-safe either.
+            with self._loading:
+                predictor = pickle.loads(self._blank)
+                predictor.load()
+            self._own.predictor = predictor
+        return self._own.predictor
+
+    def _saw(self, scored: int, bad: Sequence[BadRow]) -> None:
+        self._trial.saw(scored, bad)
+        self._progress(scored, len(bad))
+
+    def _wait(self, seconds: float) -> None:
+        if self._closed.wait(seconds):
+            raise Transient("the pool was closed while a call waited for its next try")
+
+
+class _Timed:
+    """Calls the model, checks each answer, and adds up the time."""
+
+    def __init__(self, call: Callable[[int, int], pa.RecordBatch], schema: pa.Schema) -> None:
+        self._call = call
+        self._schema = schema
+        self.seconds = 0.0
+
+    def __call__(self, start: int, stop: int) -> pa.RecordBatch:
+        began = time.perf_counter()
+        try:
+            answer = self._call(start, stop)
+        finally:
+            self.seconds += time.perf_counter() - began
+        check_answer(answer, stop - start, self._schema)
+        return answer
+
+
+class _Trial:
+    """Gives up a model that scores no row of its first batches."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._batches = 0
+        self._over = False
+
+    def saw(self, scored: int, bad: Sequence[BadRow]) -> None:
+        """Count one batch of which `scored` rows passed."""
+        if self._over:
+            return
+        with self._lock:
+            self._over = self._over or scored > 0
+            self._batches += 1
+            if not self._over and self._batches >= _TRIAL_BATCHES:
+                raise NothingScored(
+                    f"no row of the first {self._batches} batches could be scored: {bad[0].error_type}: {bad[0].error}"
+                )
+
+
+def check_answer(answer: pa.RecordBatch, rows: int, schema: pa.Schema) -> None:
+    """Hold a model to its promise.
+
+    Raises:
+        WrongAnswer: another number of rows, or other columns, than promised.
+    """
+    if answer.num_rows != rows:
+        raise WrongAnswer(
+            f"the model returned {answer.num_rows} rows for {rows}; each row needs exactly one answer, in order"
+        )
+    if not answer.schema.equals(schema):
+        raise WrongAnswer(f"the model returned columns ({_brief(answer.schema)}), but promised ({_brief(schema)})")
+
+
+def _brief(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+
+
+def _calls(predictor: Predictor, rows: pa.RecordBatch) -> Callable[[int, int], pa.RecordBatch]:
+    if isinstance(predictor, SpanPredictor):
+        return predictor.prepare(rows)
+    return lambda start, stop: predictor.predict(rows.slice(start, stop - start))
+
+
+def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    return pa.RecordBatch.from_pylist([], schema=schema)
+
+
+def _others(bad: Sequence[BadRow], rows: int) -> pa.Int32Array:
+    """Indices of the rows that are not bad."""
+    refused = {row.row for row in bad}
+    return pa.array([row for row in range(rows) if row not in refused], pa.int32())

@@ -1,0 +1,293 @@
+"""What happens when a model call fails: wait, halve or bisect. Pure: no Beam, no pool, no clock of its own.
+
+A call scores the rows `start` to `stop` of one span and either answers for all of them or raises. `score_rows` turns
+such calls, some of which fail, into answers and rejected rows; every row ends in exactly one of both.
+"""
+
+import itertools
+import random
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, Literal, TypeVar
+
+from predictors.errors import (
+    ModelNotLoadable,
+    OutOfMemory,
+    RowsRejected,
+    SchemaMismatch,
+    Transient,
+    WrongAnswer,
+)
+
+Answer = TypeVar("Answer")
+Kind = Literal["transient", "out_of_memory", "rows", "bad_data", "fatal"]
+
+# How frameworks word a failed allocation; their exceptions have no class of their own to tell it by.
+_ALLOCATION_FAILED = (
+    "cuda out of memory",
+    "cuda error: out of memory",
+    "failed to allocate memory",
+    "bad_alloc",
+    "bad allocation",
+    "available memory of",
+    "resource_exhausted",
+    "cublas_status_alloc_failed",
+)
+# Calls that must pass at a remembered size before a size twice as large is tried.
+_CALLS_BEFORE_GROWING = 64
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Bounds of the recovery.
+
+    Args:
+        retry_count: how often a call that failed in passing is repeated; 0 means a single try.
+        first_wait_s, longest_wait_s: exponential backoff between the tries; each wait is drawn from its upper half.
+        bad_rows_per_batch: once a batch has shown more bad rows than this, its unscored rest is rejected whole, so
+            that a column gone wrong costs a few hundred calls a batch and not thousands.
+    """
+
+    retry_count: int = 3
+    first_wait_s: float = 0.5
+    longest_wait_s: float = 30.0
+    bad_rows_per_batch: int = 32
+
+
+@dataclass(frozen=True)
+class BadRow:
+    """A row that the model cannot score: its index in the span, the class of the failure and its text."""
+
+    row: int
+    error_type: str
+    error: str
+
+
+@dataclass
+class Scores(Generic[Answer]):
+    """What came of a span's calls.
+
+    Args:
+        answers: (start, stop, answer), ascending and disjoint.
+        bad: the other rows, ascending.
+        calls: how often the model was called.
+    """
+
+    answers: list[tuple[int, int, Answer]] = field(default_factory=list)
+    bad: list[BadRow] = field(default_factory=list)
+    calls: int = 0
+
+
+def kind_of(error: Exception) -> Kind:
+    """Which of the policies answers `error`.
+
+    Transient: `Transient`, `ConnectionError`, `TimeoutError`. Out of memory: `OutOfMemory`, `MemoryError`, and what
+    frameworks say when an allocation fails. Fatal: a model that breaks its contract. All else is bad data.
+    """
+    match error:
+        case Transient() | ConnectionError() | TimeoutError():
+            return "transient"
+        case OutOfMemory() | MemoryError():
+            return "out_of_memory"
+        case RowsRejected():
+            return "rows"
+        case WrongAnswer() | SchemaMismatch() | ModelNotLoadable():
+            return "fatal"
+    text = str(error).lower()
+    return "out_of_memory" if any(words in text for words in _ALLOCATION_FAILED) else "bad_data"
+
+
+class CallSize:
+    """The largest call that is known to fit, shared by all threads that call one model on one device.
+
+    Starts at `batch_size`, halves when a call runs out of memory, and doubles again, up to `batch_size`, each time a
+    run of calls has passed.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._fits = batch_size
+        self._passed = 0
+        self._lock = threading.Lock()
+
+    @property
+    def rows(self) -> int:
+        """Rows that the next call may have."""
+        return self._fits
+
+    def passed(self, rows: int) -> None:
+        """A call of `rows` rows was answered."""
+        if self._fits == self._batch_size:
+            return
+        with self._lock:
+            if rows >= self._fits:
+                self._passed += 1
+            if self._passed >= _CALLS_BEFORE_GROWING:
+                self._fits, self._passed = min(self._fits * 2, self._batch_size), 0
+
+    def ran_out(self, rows: int) -> int:
+        """A call of `rows` rows ran out of memory: remember a half of it, and return the size to go on with."""
+        with self._lock:
+            self._fits, self._passed = min(self._fits, max(rows // 2, 1)), 0
+            return self._fits
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """A call that was not answered because of its rows."""
+
+    start: int
+    stop: int
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """The failure policy around one model.
+
+    Args:
+        policy: its bounds.
+        size: what fits, shared between threads.
+        wait: sleeps for that many seconds; may raise to give up.
+        draw: a number from 0 to 1, for the jitter.
+        saw: told after each batch how many of its rows were scored and which were bad; may raise to give up.
+    """
+
+    policy: RetryPolicy
+    size: CallSize
+    wait: Callable[[float], object]
+    draw: Callable[[], float] = random.random
+    saw: Callable[[int, Sequence[BadRow]], object] = lambda scored, bad: None
+
+    def score_rows(self, call: Callable[[int, int], Answer], rows: int, batch_size: int) -> Scores[Answer]:
+        """Score `rows` rows in calls of `batch_size`, the last one shorter, and recover from what fails.
+
+        Args:
+            call: scores the rows from its first to before its second argument, or raises.
+
+        Raises:
+            Exception: the failure itself, when it stays after all tries, when a single row does not fit into memory,
+                or when the model breaks its contract.
+        """
+        scores: Scores[Answer] = Scores()
+        for start in range(0, rows, batch_size):
+            stop, bad_before = min(start + batch_size, rows), len(scores.bad)
+            self._score_batch(call, start, stop, scores)
+            bad = scores.bad[bad_before:]
+            self.saw(stop - start - len(bad), bad)
+        return scores
+
+    def _score_batch(self, call: Callable[[int, int], Answer], start: int, stop: int, scores: Scores[Answer]) -> None:
+        """Score a batch; each row that its model cannot score is isolated, and the rest taken as one group again.
+
+        For k bad rows of n that makes k * (ceil(log2 n) + 1) + 1 calls at most.
+        """
+        at, found = start, 0
+        while at < stop:
+            failed = self._answer(call, at, stop, scores)
+            if failed is None:
+                return
+            if found >= self.policy.bad_rows_per_batch:
+                self._reject_rest(failed, stop, found, scores)
+                return
+            if isinstance(failed.error, RowsRejected):
+                found += self._reject_named(call, failed, failed.error, scores)
+                at = failed.stop
+            else:
+                at = self._isolate_first(call, failed, stop, scores) + 1
+                found += 1
+
+    def _answer(
+        self, call: Callable[[int, int], Answer], start: int, stop: int, scores: Scores[Answer]
+    ) -> _Failed | None:
+        """Score a range, in pieces where memory demands it, up to the first piece that its rows make fail."""
+        at = start
+        while at < stop:
+            upto = min(at + self.size.rows, stop)
+            try:
+                answer = self._try(call, at, upto, scores)
+            except Exception as error:
+                match kind_of(error):
+                    case "bad_data" | "rows":
+                        return _Failed(at, upto, error)
+                    case "out_of_memory" if upto - at > 1:
+                        self.size.ran_out(upto - at)
+                        continue
+                raise
+            scores.answers.append((at, upto, answer))
+            self.size.passed(upto - at)
+            at = upto
+        return None
+
+    def _try(self, call: Callable[[int, int], Answer], start: int, stop: int, scores: Scores[Answer]) -> Answer:
+        """One call, repeated while it fails in passing."""
+        for attempt in itertools.count():
+            scores.calls += 1
+            try:
+                return call(start, stop)
+            except Exception as error:
+                if kind_of(error) != "transient" or attempt == self.policy.retry_count:
+                    raise
+            longest = min(self.policy.first_wait_s * 2**attempt, self.policy.longest_wait_s)
+            self.wait(longest * (1 + self.draw()) / 2)
+        raise AssertionError("unreachable: the loop has no end")
+
+    def _isolate_first(
+        self, call: Callable[[int, int], Answer], failed: _Failed, stop: int, scores: Scores[Answer]
+    ) -> int:
+        """Find the first bad row of a group that failed, by halving; what lies before it is scored on the way.
+
+        A row is known to be bad from a failed call of it alone, or because all before it in a failed group passed. In
+        the second case, when nothing lies behind it, it is called alone: the failure may not have been of any row.
+
+        Returns:
+            The row; those behind it are open.
+        """
+        start, end = failed.start, failed.stop
+        while end - start > 1:
+            middle = (start + end) // 2
+            inner = self._answer(call, start, middle, scores)
+            if inner is None:
+                start = middle
+            else:
+                failed, start, end = inner, inner.start, inner.stop
+        if failed.start != start and end == stop:
+            alone = self._answer(call, start, end, scores)
+            if alone is None:
+                return start
+            failed = alone
+        scores.bad.append(BadRow(start, type(failed.error).__name__, text_of(failed.error)))
+        return start
+
+    def _reject_named(
+        self, call: Callable[[int, int], Answer], failed: _Failed, error: RowsRejected, scores: Scores[Answer]
+    ) -> int:
+        """Reject the rows that the model itself named and score the runs between them. Returns how many were named."""
+        named = sorted({failed.start + row for row in error.rows})
+        if not named or named[0] < failed.start or named[-1] >= failed.stop:
+            raise WrongAnswer(
+                f"the model refused rows {list(error.rows)} of a call of {failed.stop - failed.start}"
+            ) from error
+        at = failed.start
+        for row in named:
+            self._score_batch(call, at, row, scores)
+            scores.bad.append(BadRow(row, type(error).__name__, text_of(error)))
+            at = row + 1
+        self._score_batch(call, at, failed.stop, scores)
+        return len(named)
+
+    def _reject_rest(self, failed: _Failed, stop: int, found: int, scores: Scores[Answer]) -> None:
+        rest = stop - failed.start
+        reason = (
+            f"{text_of(failed.error)} (one of {rest} rejected unscored, after {found} bad ones in their batch)"
+        )
+        error_type = type(failed.error).__name__
+        scores.bad += [BadRow(row, error_type, reason) for row in range(failed.start, stop)]
+
+
+def text_of(error: BaseException) -> str:
+    """The error's text on one line, shortened; its class where it has none."""
+    text = " ".join(str(error).split())
+    # An error of a tensor library may print a whole tensor; the beginning says what happened.
+    return (text if len(text) <= 500 else text[:499] + "…") or type(error).__name__

@@ -1,0 +1,124 @@
+"""The job store in SQLite, and the same in PostgreSQL where a driver is installed."""
+
+import multiprocessing
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from launcher.errors import Conflict, StoreUnavailable
+from launcher.state.sql import SqlJobStore
+from tests.contract.job_store import Clock, JobStoreContract, job
+
+
+class TestSqlite(JobStoreContract):
+    @pytest.fixture
+    def open_store(self, tmp_path: Path, clock: Clock) -> Iterator[Callable[[], SqlJobStore]]:
+        yield from _closing(lambda: SqlJobStore.at(tmp_path / "penstock.db", clock))
+
+
+@pytest.mark.skipif(find_spec("pg8000") is None, reason="pg8000 comes with Beam's gcp extra")
+class TestPostgres(JobStoreContract):
+    @pytest.fixture
+    def open_store(self, database: str, clock: Clock) -> Iterator[Callable[[], SqlJobStore]]:
+        url = database.replace("postgresql://", "postgresql+pg8000://")
+        yield from _closing(lambda: SqlJobStore(url, "in PostgreSQL", clock))
+
+
+def _closing(open_one: Callable[[], SqlJobStore]) -> Iterator[Callable[[], SqlJobStore]]:
+    opened: list[SqlJobStore] = []
+
+    def open_store() -> SqlJobStore:
+        opened.append(open_one())
+        return opened[-1]
+
+    yield open_store
+    for store in opened:
+        store.close()
+
+
+def _take(path: Path, start: "multiprocessing.synchronize.Barrier", won: "multiprocessing.Queue[bool]") -> None:
+    start.wait()
+    store = SqlJobStore.at(path)
+    try:
+        store.move("batch-1", "submitted", "preparing", f"process {os.getpid()}")
+        won.put(True)
+    except Conflict:
+        won.put(False)
+
+
+def test_of_many_processes_that_open_a_new_store_and_move_a_job_one_does(tmp_path: Path) -> None:
+    path = tmp_path / "penstock.db"
+    SqlJobStore.at(path).add(job("batch-1"), "run")
+    fork = multiprocessing.get_context("spawn")
+    start, won = fork.Barrier(4), fork.Queue()
+    processes = [fork.Process(target=_take, args=(path, start, won)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    answers = [won.get(timeout=60) for _ in processes]
+    for process in processes:
+        process.join(60)
+
+    assert sorted(answers) == [False, False, False, True]
+    assert len(SqlJobStore.at(path).moves("batch-1")) == 2
+
+
+def test_only_the_owner_may_read_the_store(tmp_path: Path) -> None:
+    store = SqlJobStore.at(tmp_path / "penstock.db")
+    store.add(job(), "run")
+
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {
+        "penstock.db": "0o600",
+        "penstock.db-wal": "0o600",
+        "penstock.db-shm": "0o600",
+    }
+
+
+def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:
+    path = tmp_path / "penstock.db"
+    path.write_text("my shopping list\n" * 100)
+
+    with pytest.raises(StoreUnavailable) as caught:
+        SqlJobStore.at(path)
+    assert str(caught.value) == (
+        f"the job store {path} cannot be used: file is not a database; set PENSTOCK_HOME to a folder of your own"
+    )
+
+
+def test_a_folder_in_place_of_the_store_is_one_clear_line(tmp_path: Path) -> None:
+    with pytest.raises(StoreUnavailable) as caught:
+        SqlJobStore.at(tmp_path)
+    assert str(caught.value) == (
+        f"the job store {tmp_path} cannot be used: Is a directory; set PENSTOCK_HOME to a folder of your own"
+    )
+
+
+def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "penstock.db"
+    SqlJobStore.at(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE penstock_store SET version = 99")
+    connection.close()
+
+    with pytest.raises(StoreUnavailable) as caught:
+        SqlJobStore.at(path)
+    assert str(caught.value) == (
+        f"the job store {path} is of version 99, this Penstock reads version 1; "
+        "use the Penstock that made it, or set PENSTOCK_HOME to another folder"
+    )
+
+
+def test_a_reader_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    path = tmp_path / "penstock.db"
+    store = SqlJobStore.at(path)
+    store.add(job("batch-1"), "run")
+    writer = sqlite3.connect(path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    writer.execute("UPDATE jobs SET status = 'failed'")
+
+    assert store.get("batch-1").status == "submitted"
+    writer.execute("ROLLBACK")
+    writer.close()

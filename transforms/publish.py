@@ -1,0 +1,136 @@
+"""Publish: the staged result becomes visible, once, if the ledger covers the plan and the rejects are few enough."""
+
+import datetime
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import apache_beam as beam
+
+from transforms.batches import Split
+from transforms.counts import Counts
+from transforms.errors import TooManyRejects
+from transforms.ledger import check_covered
+from transforms.rejects import RejectFolder
+from transforms.sinks.base import Manifest, Sink
+from transforms.stage import Staged
+
+
+class Gate(Protocol):
+    """Asked once everything is staged: from here on the job can no longer be cancelled."""
+
+    def open(self) -> None:
+        """Let the result be published.
+
+        Raises:
+            Cancelled: the job was told to stop first.
+        """
+
+
+@dataclass(frozen=True)
+class AlwaysOpen:
+    """A gate for runs that nobody can cancel."""
+
+    def open(self) -> None:
+        """Let the result be published."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is to be published, and on what terms.
+
+    Args:
+        job_id: the job.
+        sink, rejects: where the rows are staged.
+        splits: the plan.
+        max_reject_ratio: rejected rows borne, as a share of rejected and scored ones.
+        gate: asked before anything becomes visible.
+        details: for the manifest.
+    """
+
+    job_id: str
+    sink: Sink
+    rejects: RejectFolder
+    splits: tuple[Split, ...]
+    max_reject_ratio: float
+    gate: Gate = AlwaysOpen()
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def publish(job: Publication) -> Counts:
+    """Publish the result and the rejects, then remove what staging left. A second call does nothing.
+
+    Raises:
+        LedgerError: the notes do not cover the plan exactly once; nothing is published.
+        TooManyRejects: only the rejects are published; the staged rows are kept for a resume.
+        Cancelled: the gate stayed shut; nothing is published.
+    """
+    counts = job.sink.published()
+    if counts is None:
+        manifest = _manifest(job)
+        counts = manifest.counts
+        if counts.rejected > job.max_reject_ratio * (counts.scored + counts.rejected):
+            job.rejects.publish(manifest)
+            raise TooManyRejects(_too_many(counts, job.max_reject_ratio))
+        job.gate.open()
+        job.sink.publish(manifest)
+        job.rejects.publish(manifest)
+    elif not job.rejects.is_published():
+        # Cut off between the result and the rejects; nothing was cleaned yet, so the notes are all there.
+        job.rejects.publish(_manifest(job))
+    job.rejects.clean()
+    job.sink.clean()
+    return counts
+
+
+def _manifest(job: Publication) -> Manifest:
+    notes = job.sink.all_notes()
+    counts = check_covered(job.splits, notes)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return Manifest(job.job_id, counts, job.splits, notes, now, job.details)
+
+
+def _too_many(counts: Counts, bound: float) -> str:
+    seen = counts.rejected / (counts.scored + counts.rejected)
+    return (
+        f"{counts.rejected:,} of {counts.total:,} rows were rejected ({seen:.4g}), and max_reject_ratio is {bound:g}; "
+        f"mend the input, or resume the job with --max-reject-ratio {_bound_above(seen)}"
+    )
+
+
+def _bound_above(ratio: float) -> float:
+    """A short number that `ratio` does not exceed."""
+    digits = 2
+    while (rounded := round(ratio, digits)) < ratio:
+        rounded = round(ratio + 10**-digits, digits)
+        if rounded >= ratio:
+            break
+    return min(rounded, 1.0)
+
+
+class Publish(beam.PTransform):
+    """Publish once all spans are staged; also when there are none. Emits the counts."""
+
+    def __init__(self, job: Publication) -> None:
+        super().__init__()
+        self._publish = _PublishFn(job)
+
+    def expand(self, staged: beam.PCollection[Staged]) -> beam.PCollection[Counts]:
+        return (
+            staged
+            | "Rows" >> beam.Map(_rows_of)
+            | "Barrier" >> beam.CombineGlobally(sum)
+            | "PublishOnce" >> beam.ParDo(self._publish)
+        )
+
+
+def _rows_of(staged: Staged) -> int:
+    return staged.rows
+
+
+class _PublishFn(beam.DoFn):
+    def __init__(self, job: Publication) -> None:
+        self._job = job
+
+    def process(self, rows: int) -> Iterator[Counts]:
+        yield publish(self._job)

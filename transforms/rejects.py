@@ -1,0 +1,111 @@
+"""Rejected rows: laid down in full, with position and reason, before the note that names them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.batches import Rejected, ScoredSpan
+from transforms.ledger import Note
+from transforms.sinks.base import Manifest
+from transforms.sinks.folder import PublishedFolder, read_manifest
+from transforms.sinks.parquet import write_parquet
+from transforms.sources.base import Source
+
+
+@dataclass(frozen=True)
+class RejectFolder:
+    """Rejected rows as Parquet files: all input columns, then `position`, `error_type` and `error`.
+
+    `position` is `<file>:<row>`, rows counted from 0. Should the input have a column of such a name, ours is called
+    `penstock_position` and so on. The folder shows the rejects of the last job that wrote there, and nothing older.
+
+    Args:
+        path: the folder.
+        job_id: the job that stages.
+        source: where columns that scoring did not read are looked up.
+    """
+
+    path: str
+    job_id: str
+    source: Source
+
+    @property
+    def _folder(self) -> PublishedFolder:
+        return PublishedFolder(Path(self.path), self.job_id, "rejects.path")
+
+    @property
+    def schema(self) -> pa.Schema:
+        """Columns of the rejects."""
+        given = self.source.schema
+        own = [
+            pa.field(f"penstock_{name}" if name in given.names else name, pa.string())
+            for name in ("position", "error_type", "error")
+        ]
+        return pa.schema([*given, *own])
+
+    def prepare(self) -> None:
+        """Check the folder and make its hidden sibling. A folder is replaced only if a job of ours wrote it.
+
+        Raises:
+            OutputError: not writable, or the folder holds something else.
+        """
+        if not self.is_published():
+            self._folder.prepare(may_exist=lambda target: read_manifest(target) is not None)
+
+    def stage(self, spans: Sequence[ScoredSpan]) -> str | None:
+        """Make the rejected rows of `spans` durable. Returns the part's name for the notes, None without rejects.
+
+        Raises:
+            OutputError: the folder is full or not writable.
+        """
+        tables = [self._rows(span, span.rejected) for span in spans if span.rejected is not None]
+        if not tables:
+            return None
+        table = pa.concat_tables(tables)
+        return self._folder.write_part(".parquet", lambda path: write_parquet(path, table))
+
+    def unstage(self, part: str | None) -> None:
+        """Remove a part that no note will name."""
+        if part is not None:
+            self._folder.remove_part(part)
+
+    def is_published(self) -> bool:
+        """Whether the folder shows this job's rejects."""
+        return self._folder.published() is not None
+
+    def publish(self, manifest: Manifest) -> None:
+        """Show the rejects that the notes name, in place of what was there. A second call does nothing."""
+        if self.is_published():
+            return
+        parts = list(dict.fromkeys(note.rejects for note in _ordered(manifest.notes) if note.rejects is not None))
+        if not parts:
+            empty = self.schema.empty_table()
+            parts = [self._folder.write_part(".parquet", lambda path: write_parquet(path, empty))]
+        files = {f"part-{number:05d}-{part}": part for number, part in enumerate(parts)}
+        listing = [{"name": name} for name in files]
+        self._folder.publish(files, manifest, listing, replace=True)
+
+    def clean(self) -> None:
+        """Remove what staging left."""
+        self._folder.remove_staging()
+
+    def _rows(self, span: ScoredSpan, rejected: Rejected) -> pa.Table:
+        """Rejected rows of one span, with the columns that scoring had no need of."""
+        split, names = span.span.split, self.source.schema.names
+        unread = [name for name in names if name not in rejected.rows.schema.names]
+        columns = {name: rejected.rows.column(name) for name in rejected.rows.schema.names}
+        if unread:
+            offsets = pc.add(rejected.at.cast(pa.int64()), span.span.start).to_pylist()
+            rest = self.source.lookup(split, offsets, unread)
+            columns |= {name: rest.column(name) for name in unread}
+        rows = pc.add(rejected.at.cast(pa.int64()), split.first_row + span.span.start)
+        position = pc.binary_join_element_wise(split.uri, rows.cast(pa.string()), ":")
+        arrays = [*(columns[name] for name in names), position, rejected.error_type, rejected.error]
+        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+
+def _ordered(notes: Sequence[Note]) -> list[Note]:
+    return sorted(notes, key=lambda note: (note.split, note.start))

@@ -1,0 +1,157 @@
+"""Score: batches become scored spans, several at once, in the order in which they came."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute as pc
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.shared import Shared
+from apache_beam.utils.windowed_value import WindowedValue
+
+from predictors.base import Nulls, Predictor
+from predictors.errors import PredictorError
+from predictors.pool.base import Answers, Pool
+from predictors.pool.inline import InlinePool
+from predictors.recovery import RetryPolicy, text_of
+from transforms.batches import Batch, Rejected, ScoredSpan
+from transforms.errors import PipelineError
+from transforms.telemetry import Telemetry
+
+# Bytes of rows that may wait for their scores, whatever their number.
+_IN_FLIGHT_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Scoring:
+    """How rows are scored.
+
+    Args:
+        predictor: not loaded; bound to the input's columns.
+        passthrough: input columns that the output keeps, in order, before the predictions.
+        batch_size: rows of a model call.
+        parallelism: threads of a worker.
+        nulls: what becomes of rows with a null feature.
+        retry_count: tries beyond the first of a call that fails in passing.
+    """
+
+    predictor: Predictor
+    passthrough: tuple[str, ...]
+    batch_size: int
+    parallelism: int
+    nulls: Nulls
+    retry_count: int
+
+
+class ScoringFailed(PipelineError):
+    """The model failed in a way that ends the job."""
+
+
+def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> ScoredSpan:
+    """Lay a batch and the model's answers together: scored rows in order, the others with their reasons."""
+    rows = batch.rows if answers.scored is None else batch.rows.take(answers.scored)
+    kept = [rows.schema.field(name) for name in passthrough]
+    schema = pa.schema([*kept, *answers.predictions.schema])
+    columns = [*(rows.column(name) for name in passthrough), *answers.predictions.columns]
+    scored = pa.RecordBatch.from_arrays(columns, schema=schema)
+    skipped = batch.span.rows - batch.rows.num_rows
+    if not answers.bad:
+        return ScoredSpan(batch.span, scored, skipped=skipped)
+    indices = pa.array([row.row for row in answers.bad], pa.int32())
+    rejected = Rejected(
+        rows=batch.rows.take(indices),
+        at=indices if batch.at is None else pc.take(batch.at, indices),
+        error_type=pa.array([row.error_type for row in answers.bad], pa.string()),
+        error=pa.array([row.error for row in answers.bad], pa.string()),
+    )
+    return ScoredSpan(batch.span, scored, rejected, skipped)
+
+
+class Score(beam.PTransform):
+    """Score batches in a pool of this worker.
+
+    Several spans are in flight at once, bounded by bytes; they leave in the order in which they came. Nothing of a
+    bundle is left behind when it ends.
+    """
+
+    def __init__(self, scoring: Scoring, telemetry: Telemetry) -> None:
+        super().__init__()
+        self._score = _ScoreFn(scoring, telemetry)
+
+    def expand(self, batches: beam.PCollection[Batch]) -> beam.PCollection[ScoredSpan]:
+        return batches | "ScoreSpan" >> beam.ParDo(self._score)
+
+
+class _ScoreFn(beam.DoFn):
+    def __init__(self, scoring: Scoring, telemetry: Telemetry) -> None:
+        self._scoring = scoring
+        self._telemetry = telemetry
+        # One pool a process, however many copies of this DoFn the runner makes.
+        self._shared = Shared()
+        metrics = beam.metrics.Metrics
+        self._scored = metrics.counter("penstock", "rows_scored")
+        self._rejected = metrics.counter("penstock", "rows_rejected")
+        self._model_ms = metrics.counter("penstock", "model_ms")
+        self._model_calls = metrics.counter("penstock", "model_calls")
+
+    def setup(self) -> None:
+        self._pool: Pool = self._shared.acquire(self._make_pool)
+        self._in_flight: deque[tuple[Batch, Future[Answers]]] = deque()
+
+    def start_bundle(self) -> None:
+        self._in_flight.clear()
+        self._in_flight_bytes = 0
+
+    def process(self, batch: Batch) -> Iterator[ScoredSpan]:
+        self._in_flight.append((batch, self._pool.submit(batch.rows)))
+        self._in_flight_bytes += batch.rows.nbytes
+        while self._in_flight and (self._is_full() or self._in_flight[0][1].done()):
+            yield self._next()
+
+    def finish_bundle(self) -> Iterator[WindowedValue]:
+        while self._in_flight:
+            scored = self._next()
+            yield WindowedValue(scored, GlobalWindow().max_timestamp(), [GlobalWindow()])
+
+    def teardown(self) -> None:
+        self._telemetry.counters().flush()
+
+    def _make_pool(self) -> Pool:
+        scoring = self._scoring
+        counters = self._telemetry.counters()
+        return InlinePool(
+            scoring.predictor,
+            parallelism=scoring.parallelism,
+            batch_size=scoring.batch_size,
+            nulls=scoring.nulls,
+            policy=RetryPolicy(scoring.retry_count),
+            progress=lambda scored, rejected: counters.add(scored=scored, rejected=rejected),
+        )
+
+    def _is_full(self) -> bool:
+        """More waits than keeps the pool busy, or than memory may hold."""
+        return len(self._in_flight) > 2 * self._pool.workers or self._in_flight_bytes > _IN_FLIGHT_BYTES
+
+    def _next(self) -> ScoredSpan:
+        batch, future = self._in_flight.popleft()
+        self._in_flight_bytes -= batch.rows.nbytes
+        try:
+            answers = future.result()
+        except (PredictorError, PipelineError):
+            raise
+        except Exception as error:
+            span = batch.span
+            raise ScoringFailed(
+                f"{span.split.uri} rows {span.split.first_row + span.start} to {span.split.first_row + span.stop}: "
+                f"{type(error).__name__}: {text_of(error)}"
+            ) from error
+        scored = assemble(batch, answers, self._scoring.passthrough)
+        self._scored.inc(scored.rows.num_rows)
+        self._rejected.inc(scored.rejected_rows)
+        self._model_ms.inc(round(answers.model_s * 1000))
+        self._model_calls.inc(answers.calls)
+        self._telemetry.counters().add(score_s=answers.model_s)
+        return scored

@@ -1,0 +1,88 @@
+"""What a sink promises: rows become durable unseen, are noted once, and appear all at once.
+
+The order is always the same: `prepare` once, `stage` many times from any number of processes and threads, `publish`
+once, `clean`. Each of them may be cut off at any moment and called again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from transforms.batches import ScoredSpan, Split
+from transforms.counts import Counts
+from transforms.ledger import Ledger, Note
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is published with a result: who made it, from what, and how many rows it has.
+
+    Args:
+        job_id: the job; a result that names it is not published a second time.
+        counts: rows scored, rejected and skipped.
+        splits: the plan.
+        notes: every note of the job; they cover the plan exactly once.
+        published_at: aware UTC time, ISO 8601.
+        details: model hash, spec digest and the like, as JSON values. Holds no secrets.
+    """
+
+    job_id: str
+    counts: Counts
+    splits: Sequence[Split]
+    notes: Sequence[Note]
+    published_at: str
+    details: dict[str, Any]
+
+
+class Sink(Ledger, Protocol):
+    """One destination for one job. Picklable; opens what it needs in the process that uses it."""
+
+    def prepare(self, schema: pa.Schema) -> None:
+        """Check that the destination can be written and make what staging needs. Called again, it does nothing.
+
+        Args:
+            schema: of the rows that will be staged.
+
+        Raises:
+            OutputError: not writable, there already with `error_if_exists`, or the types do not fit.
+        """
+
+    def stage(self, spans: Sequence[ScoredSpan], rejects: str | None) -> list[Note] | None:
+        """Make the scored rows of `spans` durable, unseen by readers, and note the spans; all or nothing.
+
+        Safe to call from several threads. Rejected rows are not written here; `rejects` is where they lie already.
+
+        Args:
+            spans: of one split, ascending, not necessarily adjacent, at least one.
+            rejects: name of the durable part with their rejected rows, for the notes.
+
+        Returns:
+            The notes, or None when one of the spans is noted already: nothing was staged, read `noted` and cut.
+
+        Raises:
+            OutputError: the destination refused or is full.
+        """
+
+    def published(self) -> Counts | None:
+        """What this job published, or None when it has not."""
+
+    def publish(self, manifest: Manifest) -> None:
+        """Show the staged result to readers, all at once, in place of what was there, and record that it was done.
+
+        A second call does nothing. Exactly the rows that `manifest.notes` name appear. On an error or a kill readers
+        keep seeing the old result.
+
+        Raises:
+            OutputError: the destination refused; with `error_if_exists` also when it came into being meanwhile.
+        """
+
+    def clean(self) -> None:
+        """Remove what staging left, after `publish`; `published` still answers. Called again, it does nothing."""
+
+    def discard(self) -> None:
+        """Remove everything staged by a job that will not go on; a published result stays."""
+
+    def describe(self) -> str:
+        """Where the result is, for people. Never holds a secret."""

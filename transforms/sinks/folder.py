@@ -1,0 +1,230 @@
+"""A folder of files that appears all at once: staged in a hidden sibling, published by one exchange of names."""
+
+import ctypes
+import errno
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from transforms.counts import Counts
+from transforms.errors import OutputError
+from transforms.ledger import fsync_folder
+from transforms.sinks.base import Manifest
+
+MANIFEST = "_manifest.json"
+_AT_FDCWD = -100
+# From linux/fs.h; the C library has the call, Python's os module does not.
+_RENAME_NOREPLACE = 1
+_RENAME_EXCHANGE = 2
+
+
+@dataclass(frozen=True)
+class PublishedFolder:
+    """The folder `target`, to be replaced as a whole by what one job stages.
+
+    Everything of the job lies in `.<name>.penstock-<job>` beside it, so on the same file system: `parts` (durable
+    files, some of which the ledger names), `ledger`, and `result`, the folder that takes the target's place.
+
+    Args:
+        target: where readers look; a link is followed.
+        job_id: owner of the staging.
+        purpose: what the folder is in messages: `output.path` or `rejects.path`.
+    """
+
+    target: Path
+    job_id: str
+    purpose: Literal["output.path", "rejects.path"]
+
+    @property
+    def staging(self) -> Path:
+        """The hidden sibling."""
+        real = Path(os.path.realpath(self.target))
+        return real.parent / f".{real.name}.penstock-{self.job_id}"
+
+    @property
+    def parts(self) -> Path:
+        """Where parts are staged."""
+        return self.staging / "parts"
+
+    def prepare(self, *, may_exist: Callable[[Path], bool]) -> None:
+        """Check the target and make the staging folder.
+
+        Args:
+            may_exist: whether an existing, non-empty target may be replaced.
+
+        Raises:
+            OutputError: not a folder, not writable, or there already.
+        """
+        with self.explained():
+            self.check_target(may_exist)
+            self.parts.mkdir(parents=True, exist_ok=True)
+            # A folder may exist and still refuse: only writing tells.
+            probe = self.staging / f".probe-{uuid.uuid4().hex}"
+            probe.touch()
+            probe.unlink()
+            fsync_folder(self.staging.parent)
+
+    def check_target(self, may_exist: Callable[[Path], bool]) -> None:
+        """Refuse a target that this job must not replace.
+
+        Raises:
+            OutputError: it is a file, or a folder that `may_exist` does not let go.
+        """
+        if self.target.is_dir():
+            if any(self.target.iterdir()) and not may_exist(self.target):
+                raise OutputError(self._exists())
+        elif self.target.exists():
+            raise OutputError(f"{self.purpose} {self.target}: this is a file; name a folder")
+
+    def _exists(self) -> str:
+        if self.purpose == "rejects.path":
+            return f"{self.purpose} {self.target}: there are other files than an earlier job's rejects; name another"
+        return f"{self.purpose} {self.target}: there is a result already; use output.mode: overwrite, or another folder"
+
+    def write_part(self, suffix: str, write: Callable[[Path], object]) -> str:
+        """Let `write` make a file under a unique name and make it last. Returns the name. A failed one is removed.
+
+        Raises:
+            OutputError: the folder is full or not writable.
+        """
+        name = f"{self.job_id}-{uuid.uuid4().hex[:12]}{suffix}"
+        path = self.parts / name
+        try:
+            with self.explained():
+                write(path)
+                fd = os.open(path, os.O_RDONLY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                fsync_folder(self.parts)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        return name
+
+    def remove_part(self, name: str) -> None:
+        """Remove a part that no note names."""
+        (self.parts / name).unlink(missing_ok=True)
+
+    def published(self) -> Counts | None:
+        """The counts in the target's manifest, when this job published it."""
+        manifest = read_manifest(self.target)
+        return Counts(**manifest["counts"]) if manifest and manifest["job_id"] == self.job_id else None
+
+    def publish(self, files: dict[str, str], manifest: Manifest, listing: list[dict[str, Any]], replace: bool) -> None:
+        """Put a folder of the named parts in the target's place.
+
+        Args:
+            files: name in the result -> name of the part.
+            manifest: written beside them.
+            listing: what the manifest says of each file.
+            replace: whether a target with files in it may go.
+
+        Raises:
+            OutputError: the target is there and may not be replaced, or the file system refuses.
+        """
+        if self.published() is not None:
+            return
+        result = self.staging / "result"
+        with self.explained():
+            shutil.rmtree(result, ignore_errors=True)
+            result.mkdir()
+            for name, part in files.items():
+                os.link(self.parts / part, result / name)
+            text = {
+                "job_id": manifest.job_id,
+                "published_at": manifest.published_at,
+                "counts": asdict(manifest.counts),
+                "files": listing,
+                **manifest.details,
+            }
+            with open(result / MANIFEST, "x") as file:
+                json.dump(text, file, indent=1)
+                file.flush()
+                os.fsync(file.fileno())
+            fsync_folder(result)
+            target = Path(os.path.realpath(self.target))
+            self._take_place(result, target, replace)
+            fsync_folder(target.parent)
+            fsync_folder(self.staging)
+
+    def _take_place(self, result: Path, target: Path, replace: bool) -> None:
+        """Rename `result` to `target`; what was there, if anything, ends in the staging folder."""
+        if not target.exists():
+            try:
+                _rename(result, target, _RENAME_NOREPLACE)
+                return
+            except FileExistsError:
+                pass
+        if not replace:
+            # Only an empty folder gives way to a plain rename; anything else came into being meanwhile.
+            try:
+                os.rename(result, target)
+                return
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise OutputError(self._exists()) from error
+                raise
+        try:
+            _rename(result, target, _RENAME_EXCHANGE)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+                raise
+            # This file system cannot exchange: for an instant there is no target, and readers look again.
+            os.rename(target, self.staging / f"replaced-{uuid.uuid4().hex}")
+            os.rename(result, target)
+
+    def remove_staging(self) -> None:
+        """Remove the hidden folder and what is in it."""
+        shutil.rmtree(self.staging, ignore_errors=True)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn what the file system says into a line that names the folder and the remedy."""
+        try:
+            yield
+        except OSError as error:
+            raise OutputError(f"{self.purpose} {self.target}: {_reason(error)}") from error
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a published folder, or None where there is none that is ours."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and {"job_id", "counts"} <= manifest.keys() else None
+
+
+def _reason(error: OSError) -> str:
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return "the disk is full; free some space and resume the job, its staged rows are kept"
+        case errno.EACCES | errno.EPERM | errno.EROFS:
+            return f"not writable ({error.strerror}); change its permissions or name another folder"
+        case errno.ENOTDIR:
+            return "a part of the path is a file; name a folder"
+        case errno.EBUSY | errno.EXDEV:
+            return f"the folder cannot be replaced as a whole ({error.strerror}): a mount point; name one inside it"
+    return f"{error.strerror or error}"
+
+
+def _rename(source: Path, target: Path, flags: int) -> None:
+    """`renameat2` of Linux; elsewhere it says that it is not supported.
+
+    Raises:
+        OSError: as the call says.
+    """
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if call(_AT_FDCWD, os.fsencode(source), _AT_FDCWD, os.fsencode(target), ctypes.c_uint(flags)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), os.fspath(source), None, os.fspath(target))

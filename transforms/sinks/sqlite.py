@@ -1,0 +1,430 @@
+"""A SQLite table as a sink: rows wait as Arrow files, and go into the table in one transaction.
+
+SQLite lets one write at a time, so nothing is written there before publishing. Only ADBC's SQLite touches the file: a
+second copy of the library in the same process (Python's own sqlite3) would drop its locks by closing the file.
+"""
+
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from adbc_driver_manager import dbapi
+
+from transforms.batches import ScoredSpan
+from transforms.connection import SQLITE_BUSY_MS, Connection
+from transforms.errors import LedgerError, OutputError
+from transforms.ledger import Counts, FileLedger, Note, fsync_folder, note_of, parts_of, write_durably
+from transforms.sinks.base import Manifest
+from transforms.sinks.columns import LEDGER_TABLE, Kind, Mode, cast_columns, check_names, kind_of, plain, reason
+
+# Digits that SQLite's floating point keeps; a longer decimal is kept as text.
+_EXACT_DIGITS = 15
+
+# What a column holds -> the declared types, by their affinity, of columns that take it as it is. A declared DATE or
+# TIMESTAMP is NUMERIC to SQLite; no declaration at all is BLOB, which takes everything.
+_TAKEN_BY: dict[Kind, set[str]] = {
+    "null": {"INTEGER", "REAL", "NUMERIC", "TEXT", "BLOB"},
+    "boolean": {"INTEGER", "NUMERIC", "BLOB"},
+    "integer": {"INTEGER", "REAL", "NUMERIC", "BLOB"},
+    "float": {"REAL", "NUMERIC", "BLOB"},
+    "decimal": {"REAL", "NUMERIC", "TEXT", "BLOB"},
+    "string": {"TEXT", "BLOB"},
+    "binary": {"BLOB"},
+    "date": {"TEXT", "NUMERIC", "BLOB"},
+    "time": {"TEXT", "NUMERIC", "BLOB"},
+    "timestamp": {"TEXT", "NUMERIC", "BLOB"},
+    "timestamptz": {"TEXT", "NUMERIC", "BLOB"},
+    "list": {"TEXT", "BLOB"},
+}
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column of a table, as `pragma_table_xinfo` tells it."""
+
+    name: str
+    declared: str
+    not_null: bool
+    has_default: bool
+    computed: bool
+
+
+@dataclass(frozen=True)
+class SqliteTableSink:
+    """Scored rows in one table of a SQLite database, in the order of the input.
+
+    Kept as: booleans as integers; decimals of up to 15 digits as numbers, longer ones as text; dates and times as ISO
+    text (`2024-05-01 12:00:00.000000Z` with a time zone); lists as JSON text. SQLite keeps NaN as NULL.
+
+    Args:
+        connection: the database; its file is made when there is none, its folder must exist.
+        table_name: taken literally: SQLite has no schemas, and `predictions.scores` is a table of that name.
+        mode: `overwrite` replaces all rows of a table that is there; `error_if_exists` refuses it.
+        job_id: the job that stages.
+        folder: the job's own; holds `parts`, `ledger` and `schema` until `clean`.
+    """
+
+    connection: Connection
+    table_name: str
+    mode: Mode
+    job_id: str
+    folder: Path
+
+    @property
+    def _ledger(self) -> FileLedger:
+        return FileLedger(self.folder / "ledger")
+
+    @property
+    def _parts(self) -> Path:
+        return self.folder / "parts"
+
+    @property
+    def _schema(self) -> Path:
+        return self.folder / "schema"
+
+    def describe(self) -> str:
+        """The table and its database."""
+        return f"table {self.table_name} at {self.connection.describe()}"
+
+    def prepare(self, schema: pa.Schema) -> None:
+        """Check the file and the table, and make the folders for parts and notes."""
+        check_names(pa.schema([field.with_name(_folded(field.name)) for field in schema]))
+        for field in schema:
+            if _stored(field.type) is None:
+                raise self._error(
+                    f"SQLite has no place for column {field.name} ({field.type}); leave it out of output.columns"
+                )
+        self._check_file()
+        if self.published() is not None:
+            return
+        if os.path.exists(self._path):
+            with self._cursor() as cursor:
+                self._check_columns(schema, self._check_target(cursor))
+        with self._explained():
+            self._parts.mkdir(parents=True, exist_ok=True)
+            self._ledger.folder.mkdir(exist_ok=True)
+            write_durably(self._schema, schema.serialize().to_pybytes())
+
+    def noted(self, split_id: str) -> list[Note]:
+        """The notes of one split, in the order in which they were made."""
+        return self._ledger.noted(split_id)
+
+    def all_notes(self) -> list[Note]:
+        """The notes of all splits."""
+        return self._ledger.all_notes()
+
+    def stage(self, spans: Sequence[ScoredSpan], rejects: str | None) -> list[Note] | None:
+        """Write a part, one record batch per span, and note the spans; None, and no part, when one is noted already."""
+        ready = [_storable(scored.rows) for scored in spans if scored.rows.num_rows]
+        part = f"{uuid.uuid4().hex}.arrow" if ready else None
+        notes = [note_of(scored, part if scored.rows.num_rows else None, rejects) for scored in spans]
+        noted = False
+        with self._explained():
+            try:
+                if part is not None:
+                    _write_part(self._parts / part, ready)
+                noted = self._ledger.add(notes)
+            finally:
+                if part is not None and not noted:
+                    (self._parts / part).unlink(missing_ok=True)
+        return notes if noted else None
+
+    def published(self) -> Counts | None:
+        """The counts in the database's ledger, when this job published."""
+        if not os.path.exists(self._path):
+            return None
+        with self._cursor() as cursor:
+            return self._published(cursor)
+
+    def publish(self, manifest: Manifest) -> None:
+        """Empty or make the table, fill it and record that it was done, in one transaction.
+
+        Waits for another writer, and for readers that are at it, up to `SQLITE_BUSY_MS` each. Readers of a database
+        in WAL mode are not held up; others may find it locked near the end, and then see the new rows. Indexes,
+        triggers, views and declared types of a table that is there stay.
+        """
+        with self._cursor() as cursor:
+            # The write lock first: had we read before, another writer in between would be an error without waiting.
+            cursor.execute("BEGIN IMMEDIATE")
+            if self._published(cursor) is not None:
+                return
+            existing = self._check_target(cursor)
+            with self._explained():
+                schema = pa.ipc.read_schema(pa.py_buffer(self._schema.read_bytes()))
+            table = _quoted(self.table_name)
+            if existing is None:
+                declared = ", ".join(f"{_quoted(field.name)} {_declared(field.type)}" for field in schema)
+                cursor.execute(f"CREATE TABLE {table} ({declared})")
+            else:
+                self._check_columns(schema, existing)
+                cursor.execute(f"DELETE FROM {table}")
+            self._insert(cursor, manifest)
+            cursor.execute(
+                f"CREATE TABLE IF NOT EXISTS {LEDGER_TABLE} (job TEXT PRIMARY KEY, table_name TEXT NOT NULL, scored INTEGER"
+                " NOT NULL, rejected INTEGER NOT NULL, skipped INTEGER NOT NULL, published_at TEXT NOT NULL,"
+                " details TEXT NOT NULL)"
+            )
+            cursor.execute(
+                f"INSERT INTO {LEDGER_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (self.job_id, self.table_name, *asdict(manifest.counts).values(), manifest.published_at)
+                + (json.dumps(manifest.details),),
+            )
+            cursor.execute("COMMIT")
+
+    def clean(self) -> None:
+        """Remove parts and notes; the folder itself stays, it is the job's."""
+        for folder in (self._parts, self._ledger.folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        self._schema.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove parts and notes."""
+        self.clean()
+
+    @property
+    def _path(self) -> str:
+        return self.connection.sqlite_path()
+
+    @contextmanager
+    def _cursor(self) -> Iterator[dbapi.Cursor]:
+        """A cursor; a transaction that is open at the end of the block is undone."""
+        with self.connection.open(autocommit=True) as connection, connection.cursor() as cursor:
+            try:
+                yield cursor
+            except dbapi.Error as error:
+                raise self._error(_explained(reason(error))) from error
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._error(f"staging in {self.folder}: {error.strerror or error}") from error
+
+    def _error(self, message: str) -> OutputError:
+        return OutputError(f"{self.describe()}: {self.connection.mask(message)}")
+
+    def _check_file(self) -> None:
+        if self._path in {"", ":memory:"}:
+            raise self._error("a database in memory ends with its process; name a file: sqlite:///file.db")
+        path = Path(self._path)
+        folder = path.absolute().parent
+        if not folder.is_dir():
+            raise self._error(f"there is no folder {folder}; make it first")
+        if path.exists() and not path.is_file():
+            raise self._error(f"{path} is not a file")
+        # SQLite puts its journal beside the file.
+        for place in (folder, path):
+            if place.exists() and not os.access(place, os.W_OK):
+                raise self._error(f"{place} is not writable; change its permissions")
+
+    def _check_target(self, cursor: dbapi.Cursor) -> list[_Column] | None:
+        """The columns of the table, or None when there is none.
+
+        Raises:
+            OutputError: it is there and may not, or cannot, be emptied and filled.
+        """
+        if _folded(self.table_name) == LEDGER_TABLE:
+            raise self._error(f"{LEDGER_TABLE} is where jobs are recorded; name another table")
+        found = _fetch(
+            cursor,
+            "SELECT type FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE",
+            (self.table_name,),
+        )
+        if not found:
+            return None
+        if self.mode == "error_if_exists":
+            raise self._error("the table is there already; use output.mode: overwrite, or name another table")
+        if found[0][0] == "view":
+            raise self._error("this is a view; name a table")
+        columns = _fetch(
+            cursor,
+            "SELECT name, type, \"notnull\" AND NOT (pk AND upper(type) = 'INTEGER'), dflt_value IS NOT NULL, hidden > 0"
+            " FROM pragma_table_xinfo(?)",
+            (self.table_name,),
+        )
+        return [_Column(name, declared, *map(bool, flags)) for name, declared, *flags in columns]
+
+    def _check_columns(self, schema: pa.Schema, existing: list[_Column] | None) -> None:
+        """Demand that a table that is there can take our columns.
+
+        Raises:
+            OutputError: names the column that it cannot.
+        """
+        if existing is None:
+            return
+        columns = {_folded(column.name): column for column in existing}
+        for field in schema:
+            column = columns.pop(_folded(field.name), None)
+            if column is None:
+                raise self._error(f"it has no column {field.name}; add one that can take {field.type}")
+            if column.computed:
+                raise self._error(
+                    f"the database computes column {field.name} by itself; leave it out of output.columns"
+                )
+            if _affinity(column.declared) not in _TAKEN_BY[kind_of(plain(field.type))]:
+                raise self._error(f"its column {field.name} is {column.declared} and cannot take {field.type}")
+        for column in columns.values():
+            if column.not_null and not column.has_default:
+                raise self._error(
+                    f"its column {column.name} is NOT NULL without a default, and the output has no such column; add it"
+                    " to output.columns, or give it a default"
+                )
+
+    def _insert(self, cursor: dbapi.Cursor, manifest: Manifest) -> None:
+        """Insert the rows that the notes name, in the order of the input.
+
+        Raises:
+            LedgerError: they are not the rows that the manifest counts.
+        """
+        inserted = 0
+        for rows in self._noted_rows(manifest.notes):
+            inserted += rows.num_rows
+            cursor.adbc_ingest(self.table_name, rows, mode="append")
+        if inserted != manifest.counts.scored:
+            raise LedgerError(
+                f"{self.describe()}: {inserted} rows are staged, but {manifest.counts.scored} are to be published"
+            )
+
+    def _noted_rows(self, notes: Sequence[Note]) -> Iterator[pa.RecordBatch]:
+        # A part holds spans of one split, and another part may hold some in between.
+        place = {
+            (note.split, note.start): (part, at) for part, own in parts_of(notes).items() for at, note in enumerate(own)
+        }
+        opened = None
+        for note in sorted(notes, key=lambda note: (note.split, note.start)):
+            if note.part is None:
+                continue
+            part, at = place[note.split, note.start]
+            with self._explained():
+                if part != opened:
+                    reader, opened = pa.ipc.open_file(pa.memory_map(str(self._parts / part))), part
+                rows = reader.get_batch(at)
+            if rows.num_rows != note.scored:
+                raise LedgerError(
+                    f"{self.describe()}: part {part} has {rows.num_rows} rows where {note.scored} are noted"
+                )
+            yield rows
+
+    def _published(self, cursor: dbapi.Cursor) -> Counts | None:
+        if not _fetch(cursor, "SELECT 1 FROM sqlite_schema WHERE name = ?", (LEDGER_TABLE,)):
+            return None
+        found = _fetch(cursor, f"SELECT scored, rejected, skipped FROM {LEDGER_TABLE} WHERE job = ?", (self.job_id,))
+        return Counts(*found[0]) if found else None
+
+
+def _stored(arrow: pa.DataType) -> pa.DataType | None:
+    """The Arrow type under which values of type `arrow` are handed to SQLite; None where it has no place for them."""
+    arrow = plain(arrow)
+    kind = kind_of(arrow)
+    if kind == "list":
+        return pa.string() if _stored(arrow.value_type) is not None else None
+    if kind in {"null", "boolean", "float"}:
+        return pa.float32() if pa.types.is_float16(arrow) else arrow
+    types: dict[Kind, pa.DataType] = {
+        "integer": pa.int64(),
+        "decimal": pa.string(),
+        "string": pa.string(),
+        "binary": pa.binary(),
+        "date": pa.string(),
+        "time": pa.string(),
+        "timestamp": pa.string(),
+        "timestamptz": pa.string(),
+    }
+    return types.get(kind)
+
+
+def _declared(arrow: pa.DataType) -> str:
+    """The declared type of a new column for values of type `arrow`."""
+    arrow = plain(arrow)
+    kind = kind_of(arrow)
+    if kind == "decimal" and arrow.precision <= _EXACT_DIGITS:
+        return "NUMERIC"
+    return {"boolean": "INTEGER", "integer": "INTEGER", "float": "REAL", "binary": "BLOB"}.get(kind, "TEXT")
+
+
+def _storable(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """`rows` with every column as SQLite keeps it.
+
+    Raises:
+        OutputError: a value does not fit; names the column.
+    """
+    columns = []
+    for column in rows.columns:
+        arrow = plain(column.type)
+        if kind_of(arrow) == "list":
+            column = _as_json(column)
+        elif kind_of(arrow) == "timestamptz":
+            column = column.cast(pa.timestamp(arrow.unit, "UTC"))
+        columns.append(column)
+    named = pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
+    types: Mapping[str, Any] = {field.name: _stored(field.type) for field in named.schema}
+    return cast_columns(named, types)
+
+
+def _as_json(column: pa.Array) -> pa.StringArray:
+    """Lists as JSON arrays; what JSON has no word for (NaN, infinities) is null, dates and times are ISO text."""
+
+    def sayable(value: Any) -> Any:
+        if isinstance(value, list):
+            return [sayable(item) for item in value]
+        return value if not isinstance(value, float) or value - value == 0 else None
+
+    def text(value: list[Any]) -> str:
+        try:
+            return json.dumps(value, allow_nan=False, default=str)
+        except ValueError:
+            return json.dumps(sayable(value), default=str)
+
+    return pa.array([None if value is None else text(value) for value in column.to_pylist()], pa.string())
+
+
+def _write_part(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
+    """Write record batches to a new file, and make it and its name last."""
+    with open(path, "xb") as file:
+        with pa.ipc.new_file(file, batches[0].schema) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        file.flush()
+        os.fsync(file.fileno())
+    fsync_folder(path.parent)
+
+
+def _affinity(declared: str) -> str:
+    """What SQLite makes of a declared type: https://www.sqlite.org/datatype3.html#determination_of_column_affinity"""
+    rules = {"INT": "INTEGER", "CHAR|CLOB|TEXT": "TEXT", "BLOB|^$": "BLOB", "REAL|FLOA|DOUB": "REAL"}
+    return next((affinity for rule, affinity in rules.items() if re.search(rule, declared.upper())), "NUMERIC")
+
+
+def _explained(said: str) -> str:
+    """What SQLite said, with the remedy where there is one."""
+    remedies = {
+        "locked": f"another program kept it locked for {SQLITE_BUSY_MS // 1000} s; end that and resume the job",
+        "readonly database": "the file or its folder is not writable; change the permissions and resume the job",
+        "disk is full": "the disk is full; free some space and resume the job, its staged rows are kept",
+        "not a database": "this file is not a SQLite database; name another",
+    }
+    return next((remedy for sign, remedy in remedies.items() if sign in said), said)
+
+
+def _folded(name: str) -> str:
+    """Names that SQLite takes for the same are equal: it ignores the case of ASCII letters only."""
+    return re.sub("[A-Z]+", lambda match: match[0].lower(), name)
+
+
+def _quoted(name: str) -> str:
+    escaped = name.replace('"', '""')
+    return f'"{escaped}"'
+
+
+def _fetch(cursor: dbapi.Cursor, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:
+    cursor.execute(sql, parameters)
+    return list(cursor.fetchall())

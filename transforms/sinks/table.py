@@ -1,0 +1,28 @@
+"""Tables as sinks: the connection says which database's."""
+
+from pathlib import Path
+
+from transforms.connection import Connection
+from transforms.sinks.columns import Mode
+from transforms.sinks.postgres import PostgresSink
+from transforms.sinks.sqlite import SqliteTableSink
+
+
+def table_sink(
+    connection: Connection, table_name: str, mode: Mode, job_id: str, folder: Path
+) -> PostgresSink | SqliteTableSink:
+    """The sink for one table.
+
+    Args:
+        connection: the database.
+        table_name: see the sink.
+        mode: whether a table that is there is replaced or refused.
+        job_id: the job that stages.
+        folder: a folder of this job alone, for what is staged outside the database.
+
+    Raises:
+        ConnectionRefused: the connection's scheme is not known, or a variable in it is not set.
+    """
+    if connection.dialect == "sqlite":
+        return SqliteTableSink(connection, table_name, mode, job_id, folder)
+    return PostgresSink(connection, table_name, mode, job_id)

@@ -1,0 +1,114 @@
+"""What a source promises: the same rows, in the same order, at the same positions, each time it is read."""
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import pyarrow as pa
+
+from transforms.batches import Batch, Span, Split
+from transforms.errors import InputChanged
+
+# Spans travel between steps whole; 65,536 rows make a step's fixed cost vanish and still spread over cores.
+SPAN_ROWS = 65_536
+# A span of wide rows is cut shorter, so that several in flight fit in memory.
+SPAN_BYTES = 32 * 1024 * 1024
+# A split is about this long where the format lets us choose: small enough to deal out evenly to workers.
+SPLIT_ROWS = 1_048_576
+
+
+class Source(Protocol):
+    """Rows of one input, in splits. Picklable; holds no open file."""
+
+    @property
+    def schema(self) -> pa.Schema:
+        """All columns of the input, in order, under the types in which they are read."""
+
+    def plan(self, columns: Sequence[str], batch_size: int) -> Iterator[Split]:
+        """Cut the input into splits, in its order. Reads metadata only. An input without rows yields none.
+
+        Args:
+            columns: the columns that `read` will be asked for; they decide the mean size of a row.
+            batch_size: rows of a model call; a span is a multiple of it.
+
+        Raises:
+            InputError: the input is missing or unreadable.
+        """
+
+    def read(self, split: Split, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
+        """The spans of `split` from row `start` on, in order, each exactly as the split fixes them.
+
+        Args:
+            columns: which columns, in this order.
+            start: first row wanted; a multiple of `split.span_rows`.
+
+        Raises:
+            InputChanged: the input is not what was planned.
+            InputError: it cannot be read.
+        """
+
+    def lookup(self, split: Split, rows: Sequence[int], columns: Sequence[str]) -> pa.RecordBatch:
+        """The `columns` of single rows of `split`, for the rejects: rare, so it may read more than it returns.
+
+        Args:
+            rows: offsets within the split, ascending.
+        """
+
+
+def span_rows(batch_size: int, row_bytes: float) -> int:
+    """The largest multiple of `batch_size` within `SPAN_ROWS` and `SPAN_BYTES`, at least one batch."""
+    fitting = min(SPAN_ROWS, int(SPAN_BYTES / max(row_bytes, 1.0)))
+    return max(fitting // batch_size, 1) * batch_size
+
+
+def rebatch(chunks: Iterator[pa.RecordBatch], split: Split, before: int, start: int) -> Iterator[Batch]:
+    """Join and cut a reader's own batches to the spans of `split`, copying only where a span lies over two of them.
+
+    Args:
+        chunks: rows of `split` from row `before` on, in order, in batches of any length.
+        before: a row at or before `start`.
+        start: first row wanted; a multiple of `split.span_rows`.
+
+    Raises:
+        InputChanged: there are more or fewer rows than were planned.
+    """
+    held: list[pa.RecordBatch] = []
+    held_rows, skip, at = 0, start - before, start
+    for chunk in chunks:
+        if skip:
+            dropped = min(skip, chunk.num_rows)
+            skip -= dropped
+            chunk = chunk.slice(dropped)
+        if chunk.num_rows == 0:
+            continue
+        held.append(chunk)
+        held_rows += chunk.num_rows
+        # One row more than a span is waited for, so that the last span of a split of unknown length is known as such.
+        while held_rows > split.span_rows:
+            rows, held = _take(held, split.span_rows)
+            held_rows -= split.span_rows
+            yield Batch(Span(split, at, at + split.span_rows, last=False), rows)
+            at += split.span_rows
+        if split.rows is not None and at + held_rows >= split.rows:
+            break
+    if split.rows is not None and at + held_rows != split.rows:
+        raise InputChanged(
+            f"{split.uri}: {at + held_rows} rows were read of split {split.id}, but {split.rows} planned"
+        )
+    if held_rows:
+        rows, _ = _take(held, held_rows)
+        yield Batch(Span(split, at, at + held_rows, last=True), rows)
+
+
+def _take(held: list[pa.RecordBatch], rows: int) -> tuple[pa.RecordBatch, list[pa.RecordBatch]]:
+    """The first `rows` rows of `held` as one batch, and what is left."""
+    taken = []
+    while rows:
+        head = held[0]
+        if head.num_rows <= rows:
+            taken.append(held.pop(0))
+            rows -= head.num_rows
+        else:
+            taken.append(head.slice(0, rows))
+            held[0] = head.slice(rows)
+            rows = 0
+    return taken[0] if len(taken) == 1 else pa.concat_batches(taken), held
