@@ -102,8 +102,11 @@ def parse_spec(text: str, name: str = "the request") -> JobSpec:
         values = _load(text, name)
     except RecursionError:
         raise _refused(f"{name} is nested too deeply; a job spec has two levels") from None
+    except ValueError as error:
+        # Python reads no number of over 4,300 digits.
+        raise _refused(f"{name} holds a number that is too long; write a shorter one") from error
     if not isinstance(values, dict):
-        raise _refused(f"{name} is {_kind(values)}, not a mapping; it needs model, input and output")
+        raise _refused(f"{name} is {_described(values)}, not a mapping; it needs model, input and output")
     return spec_of(values)
 
 
@@ -318,13 +321,15 @@ def _in_order(problem: Problem) -> int:
 
 
 def _problem(details: ErrorDetails, values: Mapping[Any, Any]) -> Problem:
-    kind, value, context = details["type"], details["input"], details.get("ctx", {})
+    kind, value = details["type"], details["input"]
     location = list(details["loc"])
+    if kind == "invalid_key":  # a number in place of a word
+        location[-1] = str(location[-1])
     part = str(location[0])
     if part in _TAGS and len(location) > 1 and location[1] in _PARTS[part]:
         del location[1]  # pydantic's name for the branch that the tag chose
     field = _dotted(location)
-    if kind == "extra_forbidden":
+    if kind in ("extra_forbidden", "invalid_key"):
         return Problem(field, _unknown(location, values))
     if kind == "missing":
         return Problem(field, f"is missing; {_remedy_for(location)}")
@@ -335,19 +340,19 @@ def _problem(details: ErrorDetails, values: Mapping[Any, Any]) -> Problem:
             return Problem(f"{field}.{tag}", f"is missing; {remedy}")
         return Problem(f"{field}.{tag}", f"is {_shown(value.get(tag))}, which is not known here; {remedy}")
     if kind == "literal_error":
-        return Problem(field, f"is {_described(value)}, which is not known here; use {_either(_choices(location))}")
+        described = _shown(value) if isinstance(value, str) else _described(value)
+        return Problem(field, f"is {described}, which is not known here; use {_either(_choices(location))}")
     if kind in ("greater_than_equal", "less_than_equal", "greater_than", "finite_number"):
         return Problem(field, f"is {_shown(value)}; {_remedy_for(location)}")
-    secret = location[-1] == "connection"
-    described = "" if value is None else f" {_shown(value, secret)}" if isinstance(value, str | int | float) else ""
+    described = _described(value, secret=location[-1] == "connection")
     if kind in ("string_type", "int_type", "float_type", "int_from_float", "list_type"):
-        return Problem(field, f"is {_kind(value)}{described}; {_remedy_for(location, value)}")
-    if kind in ("model_type", "model_attributes_type", "dict_type", "mapping_type"):
+        return Problem(field, f"is {described}; {_remedy_for(location, value)}")
+    if kind in ("model_type", "model_attributes_type", "dict_type"):
         names = [each.partition(".")[2] for each in _FIELDS if each.startswith(f"{part}.")]
-        return Problem(field, f"is {_kind(value)}{described}; it is a mapping with {_either(names, 'and')}")
+        return Problem(field, f"is {described}; it is a mapping with {_either(names, 'and')}")
     if kind in ("string_too_short", "too_short"):
         return Problem(field, f"is empty; {_remedy_for(location)}")
-    return Problem(field, f"is {_kind(value)}{described}: {details['msg']}; {_remedy_for(location)}" + str(context and ""))
+    return Problem(field, f"is {described}: {details['msg']}; {_remedy_for(location)}")
 
 
 _REMEDIES = {
@@ -431,28 +436,16 @@ def _either(words: Iterable[str], joint: str = "or") -> str:
     return f"{', '.join(listed[:-1])} {joint} {listed[-1]}" if len(listed) > 1 else "".join(listed)
 
 
-def _described(value: Any) -> str:
-    if value == "":
+def _described(value: Any, secret: bool = False) -> str:
+    """What a value is and, unless it is long or secret, the value."""
+    if value is None or value == "":
         return "empty"
-    return _shown(value) if isinstance(value, str) else f"{_kind(value)} {_shown(value)}"
-
-
-def _kind(value: Any) -> str:
-    for kind, name in _KINDS.items():
-        if isinstance(value, kind):
-            return name
-    return f"a {type(value).__name__}"
-
-
-_KINDS: dict[Any, str] = {
-    type(None): "empty",
-    bool: "a truth value,",
-    int: "a number,",
-    float: "a number,",
-    str: "text,",
-    list: "a list",
-    dict: "a mapping",
-}
+    if isinstance(value, str):
+        return f"the text {_shown(value, secret)}"
+    if isinstance(value, bool | int | float):
+        kind = "truth value" if isinstance(value, bool) else "number"
+        return f"a {kind}" if secret else f"the {kind} {_shown(value)}"
+    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
 
 
 def _shown(value: Any, secret: bool = False) -> str:
@@ -464,7 +457,7 @@ def _shown(value: Any, secret: bool = False) -> str:
             return Connection(value).describe()
         text = repr(" ".join(value.split()))
     else:
-        text = json.dumps(value, default=repr) if isinstance(value, bool | int | float | None) else _kind(value)
+        text = json.dumps(value, default=repr) if isinstance(value, bool | int | float | None) else _described(value)
     return text if len(text) <= _SHOWN_CHARS else f"{text[:_SHOWN_CHARS]}…"
 
 

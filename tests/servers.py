@@ -62,10 +62,12 @@ class Postgres:
 
     def execute(self, sql: str, uri: str | None = None) -> list[tuple[Any, ...]]:
         """Run one statement by itself and return its rows, if it has any."""
-        with adbc_driver_postgresql.dbapi.connect(uri or self.uri, autocommit=True) as connection:
-            with connection.cursor() as cursor:
-                cursor.execute(sql)
-                return cursor.fetchall() if cursor.description else []
+        with (
+            adbc_driver_postgresql.dbapi.connect(uri or self.uri, autocommit=True) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else []
 
     def _uri(self, database: str) -> str:
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
@@ -165,7 +167,7 @@ def _as_user(user: str, command: list[Any]) -> list[str]:
 
 
 def _checked(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, cwd="/")
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=START_S, cwd="/")
     if done.returncode != 0:
         raise RuntimeError(f"{command} ended with {done.returncode}: {done.stdout}{done.stderr}")
 

@@ -66,7 +66,7 @@ class Batch:
 
     Args:
         span: which positions these are.
-        rows: the rows that were not skipped, in order.
+        rows: the rows that were not skipped, in order; at least one column.
         at: int32 offsets of `rows` within the span, ascending; None when no row is missing.
     """
 
@@ -171,11 +171,7 @@ def _with_column(rows: pa.RecordBatch, arrays: list[pa.Array]) -> pa.RecordBatch
 def _without_columns(batch: pa.RecordBatch, count: int) -> tuple[pa.RecordBatch, list[pa.Array]]:
     kept = batch.num_columns - count
     schema = pa.schema([batch.schema.field(i) for i in range(kept)], batch.schema.metadata)
-    if kept == 0:
-        rows = pa.record_batch([pa.nulls(batch.num_rows)], names=["_"]).select([])
-    else:
-        rows = pa.RecordBatch.from_arrays(batch.columns[:kept], schema=schema)
-    return rows, batch.columns[kept:]
+    return pa.RecordBatch.from_arrays(batch.columns[:kept], schema=schema), batch.columns[kept:]
 
 
 class BatchCoder(beam.coders.Coder):

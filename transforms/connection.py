@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from typing import Literal
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote
 
 from adbc_driver_manager import dbapi
 
@@ -14,8 +14,13 @@ Dialect = Literal["postgres", "sqlite"]
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 _SCHEMES: dict[str, Dialect] = {"postgresql": "postgres", "postgres": "postgres", "sqlite": "sqlite"}
+# What may stand in a URI's user or password as it is (RFC 3986, 3.2.1), escapes included.
+_ENCODED = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*")
+_MASK = "*****"
 # How long a SQLite statement waits for another writer; ADBC itself does not wait at all.
 SQLITE_BUSY_MS = 30_000
+# A host that swallows packets would hold a connection attempt for minutes.
+CONNECT_TIMEOUT_S = 10
 
 
 class ConnectionRefused(PipelineError):
@@ -27,7 +32,8 @@ class Connection:
     """A database, by its URI as the user wrote it: `postgresql://user@host/db` or `sqlite:///file.db`.
 
     `${NAME}` stands for an environment variable and is expanded only when the connection is opened, in the process
-    that opens it; the object, its `repr` and its pickle hold the name, never the value.
+    that opens it; the object, its `repr` and its pickle hold the name, never the value. In the place of a user or a
+    password the value may hold any characters: what a URI would not bear there is percent-encoded.
     """
 
     template: str
@@ -42,12 +48,12 @@ class Connection:
         Raises:
             ConnectionRefused: the scheme is not one of ours.
         """
-        scheme = self.expanded().partition("://")[0]
-        if scheme not in _SCHEMES:
-            raise ConnectionRefused(
-                f"connection {self.describe()}: scheme {scheme!r} is not known; use postgresql:// or sqlite:///"
-            )
-        return _SCHEMES[scheme]
+        scheme, found, _ = self.expanded().partition("://")
+        if scheme in _SCHEMES and found:
+            return _SCHEMES[scheme]
+        # Without "://" there is no telling a scheme from a secret.
+        wrong = f"scheme {scheme!r} is not known" if found else "this is not a URI"
+        raise ConnectionRefused(f"connection {self.describe()}: {wrong}; use postgresql://… or sqlite:///…")
 
     def expanded(self) -> str:
         """The URI with its variables filled in. A secret: never log it, never put it into a message.
@@ -55,34 +61,49 @@ class Connection:
         Raises:
             ConnectionRefused: a variable is not set.
         """
-
-        def value(match: re.Match[str]) -> str:
-            if match[1] not in os.environ:
-                raise ConnectionRefused(f"connection: environment variable {match[1]} is not set")
-            return os.environ[match[1]]
-
-        return _VARIABLE.sub(value, self.template)
+        before, after = self._userinfo()
+        return _VARIABLE.sub(lambda match: _encode(_value(match)), before) + _VARIABLE.sub(_value, after)
 
     def describe(self) -> str:
         """The URI as written, the password and query parameters masked."""
-        head, _, tail = self.template.partition("://")
-        if not tail:
+        head, found, tail = self.template.partition("://")
+        if not found:
             # A URI that is one variable as a whole: only its name may be shown.
-            return self.template if _VARIABLE.fullmatch(self.template) else "*****"
-        authority, slash, path = tail.partition("/")
-        userinfo, at, host = authority.rpartition("@")
+            name = _VARIABLE.match(self.template)
+            return _MASK if name is None else name[0] + (_MASK if name.end() < len(self.template) else "")
+        if _SCHEMES.get(head) == "sqlite":
+            return self.template
+        before, question, query = tail.partition("?")
+        if "@" not in before and "@" in query:
+            # The question mark may belong to an unencoded password.
+            return f"{head}://{_MASK}"
+        userinfo, at, place = before.rpartition("@")
         user, colon, _ = userinfo.partition(":")
-        path, question, _ = path.partition("?")
-        return f"{head}://{user}{':*****' if colon else ''}{at}{host}{slash}{path}{question and '?*****'}"
+        return f"{head}://{user}{colon and ':' + _MASK}{at}{place}{question and '?' + _MASK}"
 
     def mask(self, message: str) -> str:
         """`message` on one line and without this connection's secrets, should a driver have repeated them."""
-        expanded = self.expanded()
-        text = " ".join(message.split()).replace(expanded, self.describe())
-        password = urlsplit(expanded).password
-        for secret in {password, unquote(password)} if password else set():
-            text = text.replace(secret, "*****")
+        text = " ".join(message.split())
+        try:
+            expanded = self.expanded()
+        except ConnectionRefused:
+            return text
+        text = text.replace(expanded, self.describe())
+        for secret in sorted(self._secrets(expanded), key=len, reverse=True):
+            text = text.replace(secret, _MASK)
         return text
+
+    def reason(self, error: Exception) -> str:
+        """What the database said, on one line, without the driver's own words around it and without secrets."""
+        text = str(error)
+        # PostgreSQL: "INVALID_ARGUMENT: [libpq] Failed to …: ERROR:  reason\nLINE 1: …\n\nQuery was: …. SQLSTATE: …"
+        text = re.sub(r"^.*?(?:ERROR|FATAL):  ", "", text, count=1, flags=re.DOTALL)
+        text = re.sub(r"\nLINE \d+: .*?\n *\^", "", text, flags=re.DOTALL)
+        text = re.sub(r"\s*(?:\n\s*Query was: .*)?\.? SQLSTATE: \w+$", "", text, flags=re.DOTALL)
+        # SQLite: "INVALID_ARGUMENT: [SQLite] Failed to prepare query: reason\nquery: …"
+        text = re.sub(r"\nquery: .*$", "", text, flags=re.DOTALL)
+        text = re.sub(r"^[A-Z_]+: (?:\[\w+\] )?(?:Failed to (?:prepare|execute|step) query: )?", "", text)
+        return self.mask(text)
 
     def sqlite_path(self) -> str:
         """The file of a SQLite database: `sqlite:///relative.db`, `sqlite:////absolute.db`."""
@@ -92,7 +113,8 @@ class Connection:
         """Connect. The caller closes.
 
         Args:
-            read_only: every statement that would write fails.
+            read_only: every statement that would write fails; in PostgreSQL, all statements of a transaction also see
+                the database as it was at the first of them, as they do in SQLite anyway.
             autocommit: each statement commits by itself; otherwise the caller commits.
 
         Raises:
@@ -104,17 +126,23 @@ class Connection:
                 return self._open_postgres(read_only, autocommit)
             return self._open_sqlite(read_only, autocommit)
         except dbapi.Error as error:
-            raise ConnectionRefused(f"connection {self.describe()}: {self.mask(str(error))}") from error
+            raise ConnectionRefused(f"connection {self.describe()}: {self.reason(error)}") from error
 
     def _open_postgres(self, read_only: bool, autocommit: bool) -> dbapi.Connection:
         import adbc_driver_postgresql.dbapi
 
-        connection = adbc_driver_postgresql.dbapi.connect(self.expanded(), autocommit=True)
-        with connection.cursor() as cursor:
-            cursor.execute("SET application_name = 'penstock'")
-            if read_only:
-                cursor.execute("SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ")
-        connection.adbc_connection.set_autocommit(autocommit)
+        # The driver takes what the server sends for UTF-8, so that is what the server must send.
+        options = ["client_encoding=UTF8", "fallback_application_name=penstock"]
+        expanded = self.expanded()
+        place = re.sub(r"^[^@/]*@", "", expanded.partition("://")[2])
+        if "connect_timeout=" not in place and "PGCONNECT_TIMEOUT" not in os.environ:
+            options.append(f"connect_timeout={CONNECT_TIMEOUT_S}")
+        uri = expanded + ("&" if "?" in place else "?") + "&".join(options)
+        connection = adbc_driver_postgresql.dbapi.connect(uri, autocommit=autocommit)
+        if read_only:
+            self._set_up(
+                connection, "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ"
+            )
         return connection
 
     def _open_sqlite(self, read_only: bool, autocommit: bool) -> dbapi.Connection:
@@ -123,10 +151,50 @@ class Connection:
         path = self.sqlite_path()
         if read_only and not os.path.exists(path):
             raise ConnectionRefused(f"connection {self.describe()}: there is no file {path}")
-        connection = adbc_driver_sqlite.dbapi.connect(path, autocommit=True)
-        with connection.cursor() as cursor:
-            cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}")
-            if read_only:
-                cursor.execute("PRAGMA query_only = ON")
-        connection.adbc_connection.set_autocommit(autocommit)
+        connection = adbc_driver_sqlite.dbapi.connect(path, autocommit=autocommit)
+        self._set_up(connection, f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}", *["PRAGMA query_only = ON"] * read_only)
         return connection
+
+    def _set_up(self, connection: dbapi.Connection, *statements: str) -> None:
+        try:
+            with connection.cursor() as cursor:
+                for statement in statements:
+                    cursor.execute(statement)
+            connection.commit()
+        except BaseException:
+            connection.close()
+            raise
+
+    def _userinfo(self) -> tuple[str, str]:
+        """The template cut in front of the `@` that ends its user and password; the first part is empty without one."""
+        start = self.template.find("://") + 3
+        question = self.template.find("?")
+        at = self.template.rfind("@", 0, question if question >= 0 else len(self.template))
+        return (self.template[:at], self.template[at:]) if 3 <= start <= at else ("", self.template)
+
+    def _secrets(self, expanded: str) -> set[str]:
+        before, question, query = expanded.partition("://")[2].partition("?")
+        passwords = {before.rpartition("@")[0].partition(":")[2]}
+        if "@" in query:
+            passwords.add(f"{before}{question}{query}".rpartition("@")[0].partition(":")[2])
+        for parameter in query.split("&"):
+            name, _, value = parameter.partition("=")
+            if "password" in name:
+                passwords.add(value)
+        userinfo = self._userinfo()[0].partition("://")[2].partition(":")[2]
+        passwords |= {os.environ.get(match[1], "") for match in _VARIABLE.finditer(userinfo)}
+        passwords |= {unquote(password) for password in passwords}
+        # A driver that cuts an unencoded password at one of these repeats a piece of it.
+        pieces = {piece for password in passwords for piece in re.split("[@/?#:&]", password) if len(piece) > 2}
+        return (passwords | pieces) - {""}
+
+
+def _value(match: re.Match[str]) -> str:
+    if match[1] not in os.environ:
+        raise ConnectionRefused(f"connection: environment variable {match[1]} is not set")
+    return os.environ[match[1]]
+
+
+def _encode(value: str) -> str:
+    """`value` for the place of a user or password; taken for encoded already when it could be."""
+    return value if _ENCODED.fullmatch(value) else quote(value, safe="")

@@ -5,7 +5,6 @@ from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from adbc_driver_manager import dbapi
 
 from transforms.errors import OutputError
 
@@ -106,10 +105,3 @@ def cast_columns(rows: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.R
             raise OutputError(f"column {name} ({column.type}) does not fit into {types[name]}: {error}") from error
     schema = pa.schema([pa.field(name, types[name]) for name in rows.schema.names])
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-def reason(error: dbapi.Error) -> str:
-    """What the database said, without the driver's wrapping and without the statement."""
-    said = {str(key, "ascii") if isinstance(key, bytes) else key: value for key, value in error.details}
-    parts = [said.get(f"PG_DIAG_{part}") for part in ("MESSAGE_PRIMARY", "MESSAGE_DETAIL", "MESSAGE_HINT", "CONTEXT")]
-    return "; ".join(part.decode(errors="replace") for part in parts if part) or str(error)

@@ -9,7 +9,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -17,10 +17,11 @@ from adbc_driver_manager import dbapi
 
 from transforms.batches import ScoredSpan
 from transforms.connection import Connection
+from transforms.counts import Counts
 from transforms.errors import LedgerError, OutputError
-from transforms.ledger import Counts, Note, note_of
+from transforms.ledger import Note, note_of
 from transforms.sinks.base import Manifest
-from transforms.sinks.columns import LEDGER_TABLE, Kind, Mode, cast_columns, check_names, kind_of, plain, reason
+from transforms.sinks.columns import LEDGER_TABLE, Kind, Mode, cast_columns, check_names, kind_of, plain
 
 # PostgreSQL cuts longer names off, silently.
 _NAME_BYTES = 63
@@ -247,11 +248,15 @@ class PostgresSink:
                 self._replace_rows(cursor, target, existing)
             _fetch(
                 cursor,
-                f"INSERT INTO {_ledger(target.schema)}"
-                " VALUES ($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint, $6::text::timestamptz, $7::text::jsonb)"
-                " RETURNING 1",
-                (self.job_id, str(target), *asdict(manifest.counts).values(), manifest.published_at)
-                + (json.dumps(manifest.details),),
+                f"INSERT INTO {_ledger(target.schema)} VALUES ($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint,"
+                " $6::text::timestamptz, $7::text::jsonb) RETURNING 1",
+                (
+                    self.job_id,
+                    str(target),
+                    *astuple(manifest.counts),
+                    manifest.published_at,
+                    json.dumps(manifest.details),
+                ),
             )
             cursor.execute("COMMIT")
 
@@ -280,7 +285,7 @@ class PostgresSink:
                 _fetch(cursor, _SETTINGS)
                 yield cursor
             except dbapi.Error as error:
-                raise self._error(reason(error)) from error
+                raise self._error(self.connection.reason(error)) from error
 
     def _error(self, message: str) -> OutputError:
         return OutputError(f"{self.describe()}: {self.connection.mask(message)}")
@@ -522,7 +527,7 @@ def _folded(written: str) -> str:
 
 
 def _taken(base: str, arrow: pa.DataType) -> pa.DataType | None:
-    """The Arrow type in which COPY takes values of type `arrow` into PostgreSQL's type `base`; None where it does not."""
+    """The Arrow type in which COPY takes values of type `arrow` into the type `base`; None where it does not."""
     kind = kind_of(arrow)
     if kind == "null":
         return arrow

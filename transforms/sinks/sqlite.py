@@ -11,7 +11,7 @@ import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,11 @@ from adbc_driver_manager import dbapi
 
 from transforms.batches import ScoredSpan
 from transforms.connection import SQLITE_BUSY_MS, Connection
+from transforms.counts import Counts
 from transforms.errors import LedgerError, OutputError
-from transforms.ledger import Counts, FileLedger, Note, fsync_folder, note_of, parts_of, write_durably
+from transforms.ledger import FileLedger, Note, fsync_folder, note_of, parts_of, write_durably
 from transforms.sinks.base import Manifest
-from transforms.sinks.columns import LEDGER_TABLE, Kind, Mode, cast_columns, check_names, kind_of, plain, reason
+from transforms.sinks.columns import LEDGER_TABLE, Kind, Mode, cast_columns, check_names, kind_of, plain
 
 # Digits that SQLite's floating point keeps; a longer decimal is kept as text.
 _EXACT_DIGITS = 15
@@ -168,14 +169,19 @@ class SqliteTableSink:
                 cursor.execute(f"DELETE FROM {table}")
             self._insert(cursor, manifest)
             cursor.execute(
-                f"CREATE TABLE IF NOT EXISTS {LEDGER_TABLE} (job TEXT PRIMARY KEY, table_name TEXT NOT NULL, scored INTEGER"
-                " NOT NULL, rejected INTEGER NOT NULL, skipped INTEGER NOT NULL, published_at TEXT NOT NULL,"
-                " details TEXT NOT NULL)"
+                f"CREATE TABLE IF NOT EXISTS {LEDGER_TABLE} (job TEXT PRIMARY KEY, table_name TEXT NOT NULL,"
+                " scored INTEGER NOT NULL, rejected INTEGER NOT NULL, skipped INTEGER NOT NULL,"
+                " published_at TEXT NOT NULL, details TEXT NOT NULL)"
             )
             cursor.execute(
                 f"INSERT INTO {LEDGER_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (self.job_id, self.table_name, *asdict(manifest.counts).values(), manifest.published_at)
-                + (json.dumps(manifest.details),),
+                (
+                    self.job_id,
+                    self.table_name,
+                    *astuple(manifest.counts),
+                    manifest.published_at,
+                    json.dumps(manifest.details),
+                ),
             )
             cursor.execute("COMMIT")
 
@@ -200,7 +206,7 @@ class SqliteTableSink:
             try:
                 yield cursor
             except dbapi.Error as error:
-                raise self._error(_explained(reason(error))) from error
+                raise self._error(_explained(self.connection.reason(error))) from error
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
@@ -247,8 +253,8 @@ class SqliteTableSink:
             raise self._error("this is a view; name a table")
         columns = _fetch(
             cursor,
-            "SELECT name, type, \"notnull\" AND NOT (pk AND upper(type) = 'INTEGER'), dflt_value IS NOT NULL, hidden > 0"
-            " FROM pragma_table_xinfo(?)",
+            "SELECT name, type, \"notnull\" AND NOT (pk AND upper(type) = 'INTEGER'), dflt_value IS NOT NULL,"
+            " hidden > 0 FROM pragma_table_xinfo(?)",
             (self.table_name,),
         )
         return [_Column(name, declared, *map(bool, flags)) for name, declared, *flags in columns]

@@ -1,0 +1,290 @@
+"""A job's own process: it makes one attempt, watches its own time and memory, and leaves the job in a state.
+
+    python -m launcher.jobprocess JOB_ID --lock-fd N
+
+The main thread makes the attempt. A second thread waits for signals, for the deadline and for the memory to run out;
+when one comes it moves the job first and then ends the process at once, whatever the attempt is doing: the ledger
+makes any moment safe. Only publishing is given some seconds to end by itself.
+"""
+
+import argparse
+import faulthandler
+import importlib
+import logging
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import psutil
+
+import pipelines
+import predictors
+import transforms
+from launcher.errors import Conflict, LauncherError, StoreUnavailable
+from launcher.gate import JobGate
+from launcher.home import Home, JobLock
+from launcher.memory import GB, bound_memory, host_memory, resident_bytes
+from launcher.progress import Live, SnapshotProgress, counts_of, kept_rows, read_live
+from launcher.state.job import ACTIVE, Job, Move, Seconds, Status
+from launcher.state.sql import SqlJobStore
+from launcher.state.store import JobStore
+from predictors.errors import PredictorError
+from transforms.connection import Connection
+from transforms.errors import PipelineError
+from transforms.telemetry import Telemetry
+
+ATTEMPT = "launcher.attempt"
+# How long a publish that has begun may go on after a cancel; the job has to be gone within 5 s.
+PUBLISH_PATIENCE_S = 4.0
+# How often time and memory are looked at. Looking costs some milliseconds.
+_LOOK_EVERY_S = 0.5
+_STOPPABLE: tuple[Status, ...] = ("submitted", "preparing", "running")
+
+_log = logging.getLogger("launcher")
+
+
+class JobProcess:
+    """One attempt of one job.
+
+    Args:
+        home: where the job is kept.
+        job_id: which.
+        lock: held until the process ends.
+        attempt_module: what makes the attempt; see `launcher.attempt`.
+    """
+
+    def __init__(self, home: Home, job_id: str, lock: JobLock, attempt_module: str = ATTEMPT) -> None:
+        self._folder = home.job(job_id)
+        self._home = home
+        self._lock = lock
+        self._attempt_module = attempt_module
+        self._store: JobStore = SqlJobStore.at(home.store)
+        self._job = self._store.get(job_id)
+        # Once an attempt has begun to publish, the result may be visible, and no later one may be called cancelled.
+        self._may_be_visible = any(move.to == "completing" for move in self._store.moves(job_id))
+
+    def run(self) -> NoReturn:
+        """Make the attempt and end the process. Call from the main thread."""
+        signals = _listen_to_signals()
+        threading.Thread(target=self._watch, args=(signals,), name="watch", daemon=True).start()
+        try:
+            self._attempt()
+        except BaseException as error:  # noqa: BLE001 (the state of the job is where it is told)
+            self._fail(error)
+        self._leave()
+
+    def _attempt(self) -> None:
+        own = psutil.Process()
+        job = self._move(
+            ["submitted"], "preparing", f"attempt {self._job.attempt}", pid=own.pid, pid_started=own.create_time()
+        )
+        attempt = importlib.import_module(self._attempt_module)
+        prepared = attempt.prepare(job, self._folder.path, SnapshotProgress(self._folder.preparing, job.attempt))
+        job = self._move(
+            ["preparing"],
+            "running",
+            f"{prepared.total_rows:,} rows, {prepared.already.total:,} of them staged before",
+            total_rows=prepared.total_rows,
+            output=prepared.output,
+            rejects=prepared.rejects,
+            already=prepared.already,
+        )
+        result = attempt.run(prepared, JobGate(self._home, job.id, job.attempt))
+        if self._store.get(job.id).status == "running":
+            self._move(["running"], "completing", "the result was published by an earlier attempt")
+        seconds = replace(self._seconds(self._live()), **result.seconds)
+        self._move(
+            ["completing"], "completed", "published", outcome=result.outcome, counts=result.counts, seconds=seconds
+        )
+        attempt.drop_snapshot(self._folder.path)
+
+    def _fail(self, error: BaseException) -> None:
+        expected = isinstance(error, PipelineError | PredictorError | LauncherError)
+        text = " ".join(str(error).split()) if expected else self._mask(f"{type(error).__name__}: {error}")
+        if not expected:
+            _log.error("%s", self._masked_traceback(error))
+        try:
+            self._move(ACTIVE, "failed", text, error=text, **self._so_far())
+        except Conflict:
+            # Stopped from the other thread, which ends the process; `error` is only what came of it.
+            pass
+        except LauncherError as unrecorded:
+            _log.error("%s failed: %s; and that could not be recorded: %s", self._job.id, text, unrecorded)
+
+    # --- the second thread --------------------------------------------------------------------------------------
+
+    def _watch(self, signals: socket.socket) -> None:
+        config = self._job.spec.config
+        deadline = time.monotonic() + config.timeout_minutes * 60
+        bound = bound_memory(config.max_memory_gb, host_memory())
+        own = psutil.Process()
+        while True:
+            ready, _, _ = select.select([signals], [], [], max(0.0, min(_LOOK_EVERY_S, deadline - time.monotonic())))
+            if ready:
+                name = signal.Signals(signals.recv(1)[0]).name
+                self._stop("cancelled", lambda name=name: f"cancelled ({name})")
+            if time.monotonic() >= deadline:
+                self._stop("failed", lambda: f"timed out after config.timeout_minutes {config.timeout_minutes:g}")
+            used = resident_bytes(own)
+            if used > bound.bytes:
+                self._stop(
+                    "failed",
+                    lambda used=used: (
+                        f"out of memory: used {used / GB:.2f} GB, and {bound.reason}; "
+                        "lower config.parallelism or config.batch_size, or raise config.max_memory_gb"
+                    ),
+                )
+
+    def _stop(self, to: Status, why: Callable[[], str]) -> NoReturn:
+        """Move the job, unless it has ended by itself, and end the process."""
+        patience_ends = time.monotonic() + PUBLISH_PATIENCE_S
+        try:
+            while True:
+                try:
+                    self._stop_from(_STOPPABLE, to, why())
+                    break
+                except Conflict as conflict:
+                    if conflict.status != "completing":
+                        break
+                if time.monotonic() > patience_ends:
+                    self._stop_from(("completing",), to, why())
+                    break
+                time.sleep(0.02)
+        except Conflict:
+            pass
+        except LauncherError as error:
+            _log.error("%s was stopped (%s); that could not be recorded: %s", self._job.id, why(), error)
+        except BaseException:
+            _log.exception("%s was stopped (%s)", self._job.id, why())
+        self._leave()
+
+    def _stop_from(self, expected: Collection[Status], to: Status, why: str) -> None:
+        so_far = self._so_far()
+        if self._may_be_visible or "completing" in expected:
+            # Never 'cancelled': the result may be out.
+            text = (
+                f"{why} while publishing; whether the result is visible is not known, "
+                f"`penstock resume {self._job.id}` finds out"
+            )
+            self._move(expected, "failed", text, error=text, **so_far)
+        else:
+            kept = kept_rows(self._job, self._live())
+            text = f"{why}; {kept:,} rows are kept, `penstock resume {self._job.id}` goes on"
+            self._move(expected, to, text, error=text if to == "failed" else None, **so_far)
+
+    # --- both ---------------------------------------------------------------------------------------------------
+
+    def _move(self, expected: Collection[Status], to: Status, reason: str, **changes: Any) -> Job:
+        def move() -> Job:
+            return self._store.move(self._job.id, expected, to, reason, **changes)
+
+        try:
+            self._job = move()
+        except StoreUnavailable:
+            # Perhaps the job filled the disk that its own state is on.
+            self._folder.give_up_reserve()
+            self._job = move()
+        _log.info("%s is %s: %s", self._job.id, to, reason)
+        return self._job
+
+    def _live(self) -> Live:
+        # What this process has not written yet; workers elsewhere write once a second.
+        Telemetry(str(self._folder.progress), self._job.attempt).counters().flush()
+        return read_live(self._folder.progress, self._job.attempt)
+
+    def _so_far(self) -> dict[str, Any]:
+        if self._job.status in ("submitted", "preparing"):
+            return {"seconds": self._seconds(Live())}
+        live = self._live()
+        return {"counts": counts_of(self._job, live), "seconds": self._seconds(live)}
+
+    def _seconds(self, live: Live) -> Seconds:
+        moves = self._store.moves(self._job.id)
+        return seconds_of([move for move in moves if move.attempt == self._job.attempt], datetime.now(UTC), live)
+
+    def _mask(self, text: str) -> str:
+        text = " ".join(text.split())
+        spec = self._job.spec
+        for uri in {getattr(spec.input, "connection", None), getattr(spec.output, "connection", None)} - {None}:
+            try:
+                text = Connection(uri).mask(text)
+            except PipelineError:
+                # A variable is not set: then its value is in no message either.
+                continue
+        return text
+
+    def _masked_traceback(self, error: BaseException) -> str:
+        return "\n".join(self._mask_line(line) for line in "".join(traceback.format_exception(error)).splitlines())
+
+    def _mask_line(self, line: str) -> str:
+        masked = self._mask(line)
+        return line if masked == " ".join(line.split()) else masked
+
+    def _leave(self) -> NoReturn:
+        """End the process and its children, without waiting for threads that score or write."""
+        try:
+            for child in psutil.Process().children(recursive=True):
+                child.kill()
+        except psutil.Error:
+            pass
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0 if self._job.status == "completed" else 1)
+
+
+def seconds_of(moves: Sequence[Move], now: datetime, live: Live) -> Seconds:
+    """Where the time of one attempt went.
+
+    Args:
+        moves: of that attempt, in order.
+        now: the end of the state it is in.
+        live: what its workers counted.
+    """
+    spent = {"preparing": 0.0, "running": 0.0, "completing": 0.0}
+    for move, end in zip(moves, [*(move.at for move in moves[1:]), now], strict=True):
+        if move.to in spent:
+            spent[move.to] += max(0.0, (end - move.at).total_seconds())
+    return Seconds(*spent.values(), live.read_s, live.score_s, live.write_s)
+
+
+def _listen_to_signals() -> socket.socket:
+    """Have SIGTERM and SIGINT arrive as bytes: seen at once, even while the main thread is deep in a library."""
+    heard, heard_from = socket.socketpair()
+    for end in (heard, heard_from):
+        end.setblocking(False)
+    signal.set_wakeup_fd(heard_from.detach(), warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+        # Calls of libraries go on; nothing is asked of the main thread.
+        signal.siginterrupt(number, False)
+    return heard
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one attempt of a job that was submitted; its lock was handed down as an open file."""
+    parser = argparse.ArgumentParser(prog="python -m launcher.jobprocess")
+    parser.add_argument("job_id")
+    parser.add_argument("--lock-fd", type=int, required=True)
+    parser.add_argument("--attempt", default=ATTEMPT)
+    asked = parser.parse_args(arguments)
+    faulthandler.enable()
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _log.setLevel(logging.INFO)
+    # The user's own modules, behind ours: our packages are found first, whatever lies in the working folder.
+    _ = (pipelines, predictors, transforms)
+    sys.path.append(os.getcwd())
+    JobProcess(Home.from_environment(), asked.job_id, JobLock.adopt(asked.lock_fd), asked.attempt).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,255 @@
+"""Parquet as a source: plans that cover, reads that repeat, messages that help."""
+
+import os
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.scenes import numbered_rows, write_files
+from transforms.batches import Split
+from transforms.errors import InputChanged, InputError
+from transforms.sources.base import SPAN_BYTES, SPAN_ROWS, rebatch, span_rows
+from transforms.sources.parquet import ParquetSource, find_files
+
+COLUMNS = ("id", "value")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_files(tmp_path / "in", numbered_rows(2500), files=3, row_group_rows=400)
+
+
+def ids(source: ParquetSource, split: Split, start: int = 0) -> list[int]:
+    return [i for batch in source.read(split, ("id",), start) for i in batch.rows["id"].to_pylist()]
+
+
+def test_the_splits_cover_all_rows_in_the_order_of_the_files(folder: Path) -> None:
+    source = ParquetSource.open([str(folder)])
+
+    splits = list(source.plan(COLUMNS, 100))
+
+    assert [split.id for split in splits] == sorted(split.id for split in splits)
+    assert [i for split in splits for i in ids(source, split)] == list(range(2500))
+    assert sum(split.rows or 0 for split in splits) == 2500
+
+
+def test_row_groups_are_joined_to_splits_of_about_a_million_rows(tmp_path: Path) -> None:
+    table = pa.table({"id": pa.array(range(2_500_000), pa.int32())})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=300_000)
+    source = ParquetSource.open([str(tmp_path)])
+
+    splits = list(source.plan(("id",), 1000))
+
+    assert [split.rows for split in splits] == [900_000, 900_000, 700_000]
+    assert [split.first_row for split in splits] == [0, 900_000, 1_800_000]
+
+
+def test_spans_have_the_planned_length_whatever_the_row_groups(folder: Path) -> None:
+    source = ParquetSource.open([str(folder)])
+    split = replace(next(source.plan(COLUMNS, 100)), span_rows=150)
+
+    spans = [batch.span for batch in source.read(split, COLUMNS)]
+
+    assert [(span.start, span.stop) for span in spans] == [
+        (0, 150),
+        (150, 300),
+        (300, 450),
+        (450, 600),
+        (600, 750),
+        (750, 833),
+    ]
+    assert [span.last for span in spans] == [False] * 5 + [True]
+
+
+@pytest.mark.parametrize("start", [0, 150, 300, 450, 600, 750])
+def test_reading_from_a_span_gives_the_same_spans_as_reading_all(folder: Path, start: int) -> None:
+    source = ParquetSource.open([str(folder)])
+    split = replace(next(source.plan(COLUMNS, 100)), span_rows=150)
+    whole = {batch.span: batch.rows for batch in source.read(split, COLUMNS)}
+
+    rest = list(source.read(split, COLUMNS, start))
+
+    assert [batch.span.start for batch in rest] == [span.start for span in whole if span.start >= start]
+    assert all(batch.rows.equals(whole[batch.span]) for batch in rest)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "row_bytes", "expected"),
+    [
+        pytest.param(1000, 16, 65_000, id="a multiple of the batch within 65,536 rows"),
+        pytest.param(65_536, 16, 65_536, id="one batch that fits"),
+        pytest.param(100_000, 16, 100_000, id="at least one batch"),
+        pytest.param(1000, SPAN_BYTES / 5500, 5000, id="wide rows"),
+        pytest.param(1000, SPAN_BYTES, 1000, id="very wide rows"),
+        pytest.param(1, 0, SPAN_ROWS, id="no bytes at all"),
+    ],
+)
+def test_a_span_is_the_largest_multiple_of_a_batch_that_fits(batch_size: int, row_bytes: float, expected: int) -> None:
+    assert span_rows(batch_size, row_bytes) == expected
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    chunks=st.lists(st.integers(0, 50), max_size=20),
+    span=st.integers(1, 40),
+    known=st.booleans(),
+    data=st.data(),
+)
+def test_chunks_of_any_length_become_the_same_spans(
+    chunks: list[int], span: int, known: bool, data: st.DataObject
+) -> None:
+    total = sum(chunks)
+    split = Split("000000", "a", 0, total if known else None, span, "")
+    start = span * data.draw(st.integers(0, max(total - 1, 0) // span))
+    before = data.draw(st.integers(0, start))
+    rows = pa.record_batch({"i": pa.array(range(total), pa.int64())})
+    edges = [sum(chunks[:n]) for n in range(len(chunks) + 1)]
+    given_chunks = [rows.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    # What a reader that begins at row `before` would give.
+    given_chunks = [
+        rows.slice(max(e, before), c.num_rows - (max(e, before) - e))
+        for e, c in zip(edges, given_chunks, strict=False)
+        if e + c.num_rows > before
+    ]
+
+    batches = list(rebatch(iter(given_chunks), split, before, start))
+
+    assert [i for batch in batches for i in batch.rows["i"].to_pylist()] == list(range(start, total))
+    assert [batch.span.start for batch in batches] == list(range(start, total, span))
+    assert [batch.span.last for batch in batches] == [stop == total for stop in (batch.span.stop for batch in batches)]
+
+
+def test_single_rows_are_looked_up_with_columns_that_were_not_read(folder: Path) -> None:
+    source = ParquetSource.open([str(folder)])
+    split = next(source.plan(COLUMNS, 100))
+
+    rows = source.lookup(split, [0, 399, 400, 832], ["note", "id"])
+
+    assert rows.to_pylist() == [{"note": f"row {i}", "id": i} for i in (0, 399, 400, 832)]
+
+
+def test_a_source_can_be_sent_to_another_process(folder: Path) -> None:
+    source = ParquetSource.open([str(folder)])
+
+    again = pickle.loads(pickle.dumps(source))
+
+    assert list(again.plan(COLUMNS, 100)) == list(source.plan(COLUMNS, 100))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["", "*.parquet", "../in", "**/in-*.parquet"], ids=["folder", "glob", "dots", "deep glob"]
+)
+def test_files_are_found(folder: Path, pattern: str) -> None:
+    found = find_files([str(folder / pattern) if pattern else str(folder)])
+
+    assert [os.path.basename(file) for file in found] == ["in-00.parquet", "in-01.parquet", "in-02.parquet"]
+
+
+def test_hidden_files_and_those_of_an_underscore_are_no_data(folder: Path) -> None:
+    for name in (".hidden.parquet", "_metadata.parquet", "_temporary/a.parquet"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"nothing")
+
+    assert len(find_files([str(folder)])) == 3
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        pytest.param("none.parquet", "there is no such file or folder", id="missing file"),
+        pytest.param("*.csv", "no file matches the pattern", id="empty glob"),
+        pytest.param("empty", r"the folder holds no \*.parquet file", id="empty folder"),
+    ],
+)
+def test_a_path_that_names_nothing_is_refused(tmp_path: Path, path: str, message: str) -> None:
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(InputError, match=message):
+        ParquetSource.open([str(tmp_path / path)])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        pytest.param(
+            {"id": [1], "value": ["x"]}, r"b.parquet: column 'value' is string, but double in .*a.parquet", id="type"
+        ),
+        pytest.param({"id": [1]}, r"b.parquet: column 'value' of .*a.parquet is missing", id="missing"),
+        pytest.param(
+            {"id": [1], "value": [1.0], "x": [1]}, r"b.parquet: column 'x' is not in .*a.parquet", id="one more"
+        ),
+    ],
+)
+def test_files_that_differ_in_their_columns_are_refused(
+    tmp_path: Path, other: dict[str, list[object]], message: str
+) -> None:
+    pq.write_table(pa.table({"id": [1], "value": [1.0]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table(other), tmp_path / "b.parquet")
+
+    with pytest.raises(InputError, match=message):
+        ParquetSource.open([str(tmp_path)])
+
+
+def test_files_may_have_their_columns_in_another_order(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"id": [1], "value": [1.0]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"value": [2.0], "id": [2]}), tmp_path / "b.parquet")
+    source = ParquetSource.open([str(tmp_path)])
+
+    rows = [batch.rows.to_pylist() for split in source.plan(COLUMNS, 10) for batch in source.read(split, COLUMNS)]
+
+    assert rows == [[{"id": 1, "value": 1.0}], [{"id": 2, "value": 2.0}]]
+
+
+def test_a_truncated_file_is_named(folder: Path) -> None:
+    file = folder / "in-01.parquet"
+    file.write_bytes(file.read_bytes()[:1000])
+
+    with pytest.raises(InputError, match=r"in-01.parquet is not a readable Parquet file"):
+        ParquetSource.open([str(folder)])
+
+
+def test_a_file_with_damaged_pages_is_named_when_they_are_read(folder: Path) -> None:
+    file = folder / "in-01.parquet"
+    damaged = bytearray(file.read_bytes())
+    damaged[4:2000] = b"\xff" * 1996
+    file.write_bytes(damaged)
+    source = ParquetSource.open([str(folder)])
+    split = list(source.plan(COLUMNS, 100))[1]
+
+    with pytest.raises(InputError, match=r"in-01.parquet is not a readable Parquet file"):
+        list(source.read(split, COLUMNS))
+
+
+def test_a_file_that_changed_after_planning_fails_the_read_and_is_named(folder: Path) -> None:
+    source = ParquetSource.open([str(folder)])
+    split = next(source.plan(COLUMNS, 100))
+    pq.write_table(numbered_rows(833), folder / "in-00.parquet")
+
+    with pytest.raises(InputChanged, match=r"in-00.parquet: the file changed after the job was planned"):
+        list(source.read(split, COLUMNS))
+
+
+def test_a_file_that_is_gone_fails_the_read_and_is_named(folder: Path) -> None:
+    source = ParquetSource.open([str(folder)])
+    split = next(source.plan(COLUMNS, 100))
+    (folder / "in-00.parquet").unlink()
+
+    with pytest.raises(InputChanged, match=r"in-00.parquet: the file was there when the job was planned and is gone"):
+        list(source.read(split, COLUMNS))
+
+
+def test_a_nested_or_dictionary_column_is_read_as_it_is(tmp_path: Path) -> None:
+    table = pa.table({"s": pa.array(["a", "b", "a"]).dictionary_encode(), "l": [[1], [], [2, 3]]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    source = ParquetSource.open([str(tmp_path)])
+
+    (split,) = source.plan(("s", "l"), 10)
+    (batch,) = source.read(split, ("s", "l"))
+
+    assert batch.rows.to_pylist() == table.to_pylist()
