@@ -265,10 +265,9 @@ def check_apart(spec: JobSpec) -> None:
             if inside:
                 raise OutputError(f"{purpose} {folder} holds the input {inside[0]}; write to another folder")
     elif isinstance(output, TableOutput) and output.connection == source.connection:
-        from transforms.sources.sql import tables_read
+        from transforms.sources.query import reads_table
 
-        read = tables_read(source.query, Connection(source.connection).dialect)
-        if output.table_name in read:
+        if reads_table(source.query, Connection(source.connection).dialect, output.table_name):
             raise OutputError(f"output.table_name {output.table_name} is read by the query; write to another table")
 
 

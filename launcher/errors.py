@@ -1,6 +1,7 @@
-"""Errors of the launcher; each message is one line that says what, where and what to do.
+"""Errors of the launcher; each message is a line that says what, where and what to do.
 
 LauncherError
+├── RequestError      the request is wrong                      -> each line names a field and the remedy
 ├── HomeUnusable      PENSTOCK_HOME cannot be read or written   -> nothing was started
 ├── StoreUnavailable  the job store does not answer             -> the state stays as it was
 ├── JobUnknown        there is no such job                      -> look at `penstock jobs list`
@@ -10,9 +11,33 @@ LauncherError
 └── Conflict          the job is not in the state expected      -> look again, decide again
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 
 class LauncherError(Exception):
     """A refusal whose reason is known; `str(error)` is one line."""
+
+
+class Problem(NamedTuple):
+    """One mistake: the field (empty when it is the whole request) and the rest of the sentence about it."""
+
+    field: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.message}".lstrip()
+
+
+class RequestError(LauncherError):
+    """The request is wrong in one or more ways; `str(error)` has one line for each, none with a secret in it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = list(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
 
 
 class HomeUnusable(LauncherError):

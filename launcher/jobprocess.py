@@ -8,6 +8,7 @@ makes any moment safe. Only publishing is given some seconds to end by itself.
 """
 
 import argparse
+import contextlib
 import faulthandler
 import importlib
 import logging
@@ -22,7 +23,7 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import psutil
 
@@ -34,11 +35,10 @@ from launcher.gate import JobGate
 from launcher.home import Home, JobLock
 from launcher.memory import GB, bound_memory, host_memory, resident_bytes
 from launcher.progress import Live, SnapshotProgress, counts_of, kept_rows, read_live
-from launcher.state.job import ACTIVE, Job, Move, Seconds, Status
+from launcher.state.job import ACTIVE, Job, Move, Seconds, Status, has_begun_to_publish, stopped_as
 from launcher.state.sql import SqlJobStore
 from launcher.state.store import JobStore
 from predictors.errors import PredictorError
-from transforms.connection import Connection
 from transforms.errors import PipelineError
 from transforms.telemetry import Telemetry
 
@@ -48,6 +48,9 @@ PUBLISH_PATIENCE_S = 4.0
 # How often time and memory are looked at. Looking costs some milliseconds.
 _LOOK_EVERY_S = 0.5
 _STOPPABLE: tuple[Status, ...] = ("submitted", "preparing", "running")
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+_T = TypeVar("_T")
 
 _log = logging.getLogger("launcher")
 
@@ -69,8 +72,7 @@ class JobProcess:
         self._attempt_module = attempt_module
         self._store: JobStore = SqlJobStore.at(home.store)
         self._job = self._store.get(job_id)
-        # Once an attempt has begun to publish, the result may be visible, and no later one may be called cancelled.
-        self._may_be_visible = any(move.to == "completing" for move in self._store.moves(job_id))
+        self._may_be_visible = has_begun_to_publish(self._store.moves(job_id))
 
     def run(self) -> NoReturn:
         """Make the attempt and end the process. Call from the main thread."""
@@ -78,7 +80,7 @@ class JobProcess:
         threading.Thread(target=self._watch, args=(signals,), name="watch", daemon=True).start()
         try:
             self._attempt()
-        except BaseException as error:  # noqa: BLE001 (the state of the job is where it is told)
+        except BaseException as error:
             self._fail(error)
         self._leave()
 
@@ -123,6 +125,16 @@ class JobProcess:
     # --- the second thread --------------------------------------------------------------------------------------
 
     def _watch(self, signals: socket.socket) -> None:
+        try:
+            to, why = self._await_end(signals)
+        except Exception as error:
+            # A job that nobody watches any more could not be stopped.
+            _log.exception("the watch over %s broke", self._job.id)
+            to, why = "failed", f"{type(error).__name__}: {error}"
+        self._stop(to, why)
+
+    def _await_end(self, signals: socket.socket) -> tuple[Status, str]:
+        """Wait until the job has to be stopped. Returns the state it goes to, and why."""
         config = self._job.spec.config
         deadline = time.monotonic() + config.timeout_minutes * 60
         bound = bound_memory(config.max_memory_gb, host_memory())
@@ -130,71 +142,52 @@ class JobProcess:
         while True:
             ready, _, _ = select.select([signals], [], [], max(0.0, min(_LOOK_EVERY_S, deadline - time.monotonic())))
             if ready:
-                name = signal.Signals(signals.recv(1)[0]).name
-                self._stop("cancelled", lambda name=name: f"cancelled ({name})")
+                number = signals.recv(1)[0]
+                if number in _STOP_SIGNALS:
+                    return "cancelled", f"cancelled by {signal.Signals(number).name}"
             if time.monotonic() >= deadline:
-                self._stop("failed", lambda: f"timed out after config.timeout_minutes {config.timeout_minutes:g}")
+                return "failed", f"timed out after config.timeout_minutes {config.timeout_minutes:g}"
             used = resident_bytes(own)
             if used > bound.bytes:
-                self._stop(
-                    "failed",
-                    lambda used=used: (
-                        f"out of memory: used {used / GB:.2f} GB, and {bound.reason}; "
-                        "lower config.parallelism or config.batch_size, or raise config.max_memory_gb"
-                    ),
+                return "failed", (
+                    f"out of memory: {used / GB:.2f} GB are in use, and {bound.reason}; "
+                    "lower config.parallelism or config.batch_size, or raise config.max_memory_gb"
                 )
 
-    def _stop(self, to: Status, why: Callable[[], str]) -> NoReturn:
-        """Move the job, unless it has ended by itself, and end the process."""
+    def _stop(self, to: Status, why: str) -> NoReturn:
+        """Move the job, unless it ends by itself, and end the process."""
         patience_ends = time.monotonic() + PUBLISH_PATIENCE_S
         try:
-            while True:
-                try:
-                    self._stop_from(_STOPPABLE, to, why())
-                    break
-                except Conflict as conflict:
-                    if conflict.status != "completing":
-                        break
-                if time.monotonic() > patience_ends:
-                    self._stop_from(("completing",), to, why())
-                    break
+            while not self._stopped(to, why, insist=time.monotonic() > patience_ends):
                 time.sleep(0.02)
-        except Conflict:
-            pass
-        except LauncherError as error:
-            _log.error("%s was stopped (%s); that could not be recorded: %s", self._job.id, why(), error)
-        except BaseException:
-            _log.exception("%s was stopped (%s)", self._job.id, why())
+        except Exception:
+            _log.exception("%s: %s; and that could not be recorded", self._job.id, why)
         self._leave()
 
-    def _stop_from(self, expected: Collection[Status], to: Status, why: str) -> None:
-        so_far = self._so_far()
-        if self._may_be_visible or "completing" in expected:
-            # Never 'cancelled': the result may be out.
-            text = (
-                f"{why} while publishing; whether the result is visible is not known, "
-                f"`penstock resume {self._job.id}` finds out"
-            )
-            self._move(expected, "failed", text, error=text, **so_far)
-        else:
-            kept = kept_rows(self._job, self._live())
-            text = f"{why}; {kept:,} rows are kept, `penstock resume {self._job.id}` goes on"
-            self._move(expected, to, text, error=text if to == "failed" else None, **so_far)
+    def _stopped(self, to: Status, why: str, insist: bool) -> bool:
+        """Try to move the job. False while it publishes and is not to be disturbed."""
+        to, text = stopped_as(self._job, to, why, self._may_be_visible or insist, kept_rows(self._job, self._live()))
+        expected = ACTIVE if insist else _STOPPABLE
+        try:
+            self._move(expected, to, text, error=text if to == "failed" else None, **self._so_far())
+        except Conflict as conflict:
+            return conflict.status != "completing"
+        return True
 
     # --- both ---------------------------------------------------------------------------------------------------
 
     def _move(self, expected: Collection[Status], to: Status, reason: str, **changes: Any) -> Job:
-        def move() -> Job:
-            return self._store.move(self._job.id, expected, to, reason, **changes)
-
-        try:
-            self._job = move()
-        except StoreUnavailable:
-            # Perhaps the job filled the disk that its own state is on.
-            self._folder.give_up_reserve()
-            self._job = move()
+        self._job = self._with_reserve(lambda: self._store.move(self._job.id, expected, to, reason, **changes))
         _log.info("%s is %s: %s", self._job.id, to, reason)
         return self._job
+
+    def _with_reserve(self, ask: Callable[[], _T]) -> _T:
+        """Ask the store, and ask it again should the job have filled the disk that its own state is on."""
+        try:
+            return ask()
+        except StoreUnavailable:
+            self._folder.give_up_reserve()
+            return ask()
 
     def _live(self) -> Live:
         # What this process has not written yet; workers elsewhere write once a second.
@@ -202,16 +195,17 @@ class JobProcess:
         return read_live(self._folder.progress, self._job.attempt)
 
     def _so_far(self) -> dict[str, Any]:
-        if self._job.status in ("submitted", "preparing"):
-            return {"seconds": self._seconds(Live())}
         live = self._live()
-        return {"counts": counts_of(self._job, live), "seconds": self._seconds(live)}
+        counts = None if self._job.total_rows is None else counts_of(self._job, live)
+        return {"counts": counts, "seconds": self._seconds(live)}
 
     def _seconds(self, live: Live) -> Seconds:
-        moves = self._store.moves(self._job.id)
+        moves = self._with_reserve(lambda: self._store.moves(self._job.id))
         return seconds_of([move for move in moves if move.attempt == self._job.attempt], datetime.now(UTC), live)
 
     def _mask(self, text: str) -> str:
+        from transforms.connection import Connection  # 2 s, and no attempt that got anywhere lacks it
+
         text = " ".join(text.split())
         spec = self._job.spec
         for uri in {getattr(spec.input, "connection", None), getattr(spec.output, "connection", None)} - {None}:
@@ -236,9 +230,10 @@ class JobProcess:
                 child.kill()
         except psutil.Error:
             pass
-        logging.shutdown()
-        sys.stdout.flush()
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):  # the disk of the log may be full
+            logging.shutdown()
+            sys.stdout.flush()
+            sys.stderr.flush()
         os._exit(0 if self._job.status == "completed" else 1)
 
 
@@ -263,7 +258,7 @@ def _listen_to_signals() -> socket.socket:
     for end in (heard, heard_from):
         end.setblocking(False)
     signal.set_wakeup_fd(heard_from.detach(), warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _STOP_SIGNALS:
         signal.signal(number, lambda *_: None)
         # Calls of libraries go on; nothing is asked of the main thread.
         signal.siginterrupt(number, False)

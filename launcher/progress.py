@@ -49,13 +49,13 @@ class Snapshot:
 
 def read_live(folder: Path, attempt: int) -> Live:
     """Add up what the workers of one attempt say. Files that are no counters are passed over."""
-    total: dict[str, float] = dict.fromkeys(Live.__dataclass_fields__, 0)
-    for path in folder.glob("*.json"):
-        values = _read(path)
-        if values.get("attempt") == attempt:
-            for name in total:
-                total[name] += values.get(name, 0)
-    return Live(**{name: value if name.endswith("_s") else int(value) for name, value in total.items()})
+    told = [values for path in folder.glob("*.json") if (values := _read(path)).get("attempt") == attempt]
+
+    def total(name: str) -> float:
+        return sum(values.get(name, 0) for values in told)
+
+    rows = ("rows_read", "scored", "rejected", "skipped", "staged")
+    return Live(*(int(total(name)) for name in rows), total("read_s"), total("score_s"), total("write_s"))
 
 
 def read_snapshot(path: Path, attempt: int) -> Snapshot | None:

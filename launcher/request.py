@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
+from launcher.errors import Problem, RequestError
 from pipelines.spec import (
     Config,
     JobSpec,
@@ -34,27 +35,6 @@ _MAX_BYTES = 1_000_000
 _SHOWN_CHARS = 60
 _PYTHON_URI = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _SCHEMES = ("postgresql", "postgres", "sqlite")
-
-
-class Problem(NamedTuple):
-    """One mistake: the field (empty when it is the whole request) and the rest of the sentence about it."""
-
-    field: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.field} {self.message}".lstrip()
-
-
-class RequestError(Exception):
-    """The request is wrong in one or more ways; `str(error)` has one line for each, none with a secret in it."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        super().__init__(problems)
-        self.problems = list(problems)
-
-    def __str__(self) -> str:
-        return "\n".join(str(problem) for problem in self.problems)
 
 
 def read_spec(path: str | Path) -> JobSpec:
@@ -201,24 +181,22 @@ class _Request(_Part):
         """The job's spec, once `_problems_between` has nothing to say."""
         model, source, output = self.model, self.input, self.output
         flavor = model.flavor or _flavor_of(model.uri)
-        assert flavor is not None, "_problems_between asks for it"  # noqa: S101
+        assert flavor is not None
+        given: SqlInput | ParquetInput
+        if isinstance(source, _SqlInput):
+            given = SqlInput(source.connection, source.query)
+        else:
+            given = ParquetInput((source.path,) if isinstance(source.path, str) else tuple(source.path))
+        wanted: TableOutput | ParquetOutput
+        if isinstance(output, _TableOutput):
+            connection = output.connection or (given.connection if isinstance(given, SqlInput) else "")
+            wanted = TableOutput(connection, output.table_name, output.mode, _tuple(output.columns))
+        else:
+            wanted = ParquetOutput(output.path, output.mode, _tuple(output.columns))
         return JobSpec(
             model=ModelSpec(model.uri, flavor, _tuple(model.features), model.nulls),
-            input=(
-                SqlInput(source.connection, source.query)
-                if isinstance(source, _SqlInput)
-                else ParquetInput((source.path,) if isinstance(source.path, str) else tuple(source.path))
-            ),
-            output=(
-                TableOutput(
-                    output.connection or getattr(source, "connection", ""),
-                    output.table_name,
-                    output.mode,
-                    _tuple(output.columns),
-                )
-                if isinstance(output, _TableOutput)
-                else ParquetOutput(output.path, output.mode, _tuple(output.columns))
-            ),
+            input=given,
+            output=wanted,
             rejects=Rejects(self.rejects.path, self.rejects.max_reject_ratio),
             config=Config(**{field.name: getattr(self.config, field.name) for field in fields(Config)}),
         )
@@ -445,7 +423,9 @@ def _described(value: Any, secret: bool = False) -> str:
     if isinstance(value, bool | int | float):
         kind = "truth value" if isinstance(value, bool) else "number"
         return f"a {kind}" if secret else f"the {kind} {_shown(value)}"
-    return "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
+    return (
+        "a list" if isinstance(value, list) else "a mapping" if isinstance(value, dict) else f"a {type(value).__name__}"
+    )
 
 
 def _shown(value: Any, secret: bool = False) -> str:
@@ -476,7 +456,7 @@ def _load(text: str, name: str) -> Any:
             if not isinstance(error.__cause__, json.JSONDecodeError) or "\t" in text:
                 raise
     try:
-        return yaml.load(text, Loader=_Yaml)  # noqa: S506 (a SafeLoader)
+        return yaml.load(text, Loader=_Yaml)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}" if mark else ""
@@ -511,7 +491,7 @@ def _load_json(text: str, name: str) -> Any:
 class _Yaml(yaml.SafeLoader):
     """YAML 1.2's core schema: `no`, `on`, `1:30` and dates are text; a key that comes twice is refused."""
 
-    yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, re.Pattern[str]]]]] = {}
+    yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Like the base class's, but without twins."""

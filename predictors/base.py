@@ -1,6 +1,6 @@
 """What a predictor promises, and what is said of a model in a job's spec."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
@@ -63,16 +63,28 @@ class Predictor(Protocol):
         """
 
 
+class PreparedSpan(Protocol):
+    """Rows laid out for a model, and room for its answers. Used by one thread at a time."""
+
+    def score(self, start: int, stop: int) -> None:
+        """Score the rows from `start` to before `stop` and keep the answers.
+
+        Raises:
+            WrongAnswer: another number of rows, or other columns, than promised.
+            Exception: what `predict` would raise of the same rows; `RowsRejected` counts from `start`.
+        """
+
+    def answers(self, ranges: Sequence[tuple[int, int]]) -> pa.RecordBatch:
+        """What was kept of these ranges, each scored before by one call, ascending. Nothing is scored afterwards."""
+
+
 @runtime_checkable
 class SpanPredictor(Protocol):
     """A predictor that prepares a whole span at once and is then called with ranges of it.
 
-    Turning columns into tensors costs as much as a small model; once for 64k rows it costs nothing.
+    Turning columns into tensors and answers into columns costs as much as a small model; once for 64k rows it costs
+    nothing.
     """
 
-    def prepare(self, rows: pa.RecordBatch) -> Callable[[int, int], pa.RecordBatch]:
-        """Lay out `rows` for the model.
-
-        Returns:
-            `call(start, stop)`, which answers exactly as `predict(rows.slice(start, stop - start))` would.
-        """
+    def prepare(self, rows: pa.RecordBatch) -> PreparedSpan:
+        """Lay out `rows` for the model; ranges of them are answered exactly as `predict` answers slices."""

@@ -51,7 +51,7 @@ class RowsRejected(PredictorError):
 
     def __init__(self, rows: Sequence[int], reason: str) -> None:
         super().__init__(rows, reason)
-        self.rows = tuple(rows)
+        self.rows = tuple(int(row) for row in rows)
         self.reason = reason
 
     def __str__(self) -> str:

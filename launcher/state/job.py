@@ -1,7 +1,7 @@
 """A job as a value: what was asked, where it stands, and the moves it may make."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Literal
@@ -147,3 +147,28 @@ def moved(job: Job, to: Status, reason: str, at: datetime, **changes: Any) -> tu
         follows = {"finished_at": at}
     after = replace(job, status=to, **{**follows, **changes})
     return after, Move(job.status, to, at, reason, after.attempt)
+
+
+def has_begun_to_publish(moves: Iterable[Move]) -> bool:
+    """Whether some attempt has passed the gate, so that the result may be visible."""
+    return any(move.to == "completing" for move in moves)
+
+
+def stopped_as(job: Job, to: Status, why: str, may_be_visible: bool, kept_rows: int) -> tuple[Status, str]:
+    """The state that a stopped job goes to, and one line for people: why, what is kept, and how to go on.
+
+    Args:
+        to: `cancelled` or `failed`, as wished; a result that may be visible is never called cancelled.
+        why: what stopped it.
+        may_be_visible: an attempt has begun to publish.
+        kept_rows: rows that are staged.
+    """
+    resume = f"`penstock resume {job.id}`"
+    if may_be_visible:
+        return (
+            "failed",
+            f"{why} after publishing had begun; whether the result is visible is not known, {resume} settles it",
+        )
+    if job.total_rows is None:
+        return to, f"{why} before the first row; {resume} starts again"
+    return to, f"{why}; {kept_rows:,} rows are kept, {resume} goes on"

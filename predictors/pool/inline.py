@@ -8,9 +8,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pyarrow as pa
 
-from predictors.base import Nulls, Predictor, SpanPredictor
+from predictors.base import Nulls, Predictor, PreparedSpan, SpanPredictor
 from predictors.errors import NothingScored, Transient, WrongAnswer
-from predictors.feeding import feed
+from predictors.feeding import feed, others
 from predictors.pool.base import Answers
 from predictors.recovery import BadRow, CallSize, Recovery, RetryPolicy
 
@@ -53,9 +53,10 @@ class InlinePool:
         self._own = threading.local()
         self._trial = _Trial()
         self._recovery = Recovery(policy, CallSize(batch_size), self._wait, saw=self._saw)
-        self._blank = pickle.dumps(predictor)
         if predictor.thread_safe:
             predictor.load()
+        else:
+            self._blank = pickle.dumps(predictor)
         self._threads = ThreadPoolExecutor(parallelism, thread_name_prefix="score")
 
     @property
@@ -75,7 +76,8 @@ class InlinePool:
     def _score(self, rows: pa.RecordBatch) -> Answers:
         predictor = self._loaded()
         fed = feed(rows, predictor.input_schema, self._nulls)
-        timed = _Timed(_calls(predictor, fed.rows), predictor.output_schema)
+        span = _prepared(predictor, fed.rows)
+        timed = _Timed(span)
         if fed.bad:
             self._progress(0, len(fed.bad))
         scores = self._recovery.score_rows(timed, fed.rows.num_rows, self._batch_size)
@@ -84,9 +86,11 @@ class InlinePool:
             bad = [BadRow(kept[row.row].as_py(), row.error_type, row.error) for row in bad]
         if fed.bad:
             bad = sorted([*fed.bad, *bad], key=lambda row: row.row)
-        answers = [answer for _, _, answer in scores.answers]
-        predictions = pa.concat_batches(answers) if answers else _no_rows(predictor.output_schema)
-        return Answers(predictions, _others(bad, rows.num_rows) if bad else None, bad, scores.calls, timed.seconds)
+        ranges = [(start, stop) for start, stop, _ in scores.answers]
+        predictions = span.answers(ranges)
+        check_answer(predictions, sum(stop - start for start, stop in ranges), predictor.output_schema)
+        scored = others([row.row for row in bad], rows.num_rows) if bad else None
+        return Answers(predictions, scored, bad, scores.calls, timed.seconds)
 
     def _loaded(self) -> Predictor:
         """This thread's predictor."""
@@ -110,21 +114,38 @@ class InlinePool:
 
 
 class _Timed:
-    """Calls the model, checks each answer, and adds up the time."""
+    """Calls the model and adds up the time."""
 
-    def __init__(self, call: Callable[[int, int], pa.RecordBatch], schema: pa.Schema) -> None:
-        self._call = call
-        self._schema = schema
+    def __init__(self, span: PreparedSpan) -> None:
+        self._score = span.score
         self.seconds = 0.0
 
-    def __call__(self, start: int, stop: int) -> pa.RecordBatch:
+    def __call__(self, start: int, stop: int) -> None:
         began = time.perf_counter()
         try:
-            answer = self._call(start, stop)
+            self._score(start, stop)
         finally:
             self.seconds += time.perf_counter() - began
-        check_answer(answer, stop - start, self._schema)
-        return answer
+
+
+class _Slices:
+    """A span of a predictor that is called with slices of it."""
+
+    def __init__(self, predictor: Predictor, rows: pa.RecordBatch) -> None:
+        self._predictor = predictor
+        self._rows = rows
+        self._answers: dict[tuple[int, int], pa.RecordBatch] = {}
+
+    def score(self, start: int, stop: int) -> None:
+        answer = self._predictor.predict(self._rows.slice(start, stop - start))
+        check_answer(answer, stop - start, self._predictor.output_schema)
+        self._answers[start, stop] = answer
+
+    def answers(self, ranges: Sequence[tuple[int, int]]) -> pa.RecordBatch:
+        schema = self._predictor.output_schema
+        if not ranges:
+            return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+        return pa.concat_batches([self._answers[range_] for range_ in ranges])
 
 
 class _Trial:
@@ -144,7 +165,7 @@ class _Trial:
             self._batches += 1
             if not self._over and self._batches >= _TRIAL_BATCHES:
                 raise NothingScored(
-                    f"no row of the first {self._batches} batches could be scored: {bad[0].error_type}: {bad[0].error}"
+                    f"no row of the first {_TRIAL_BATCHES} batches could be scored: {bad[0].error_type}: {bad[0].error}"
                 )
 
 
@@ -163,20 +184,8 @@ def check_answer(answer: pa.RecordBatch, rows: int, schema: pa.Schema) -> None:
 
 
 def _brief(schema: pa.Schema) -> str:
-    return ", ".join(f"{field.name}: {field.type}" for field in schema)
+    return ", ".join(f"{field.name}: {field.type}{'' if field.nullable else ' not null'}" for field in schema)
 
 
-def _calls(predictor: Predictor, rows: pa.RecordBatch) -> Callable[[int, int], pa.RecordBatch]:
-    if isinstance(predictor, SpanPredictor):
-        return predictor.prepare(rows)
-    return lambda start, stop: predictor.predict(rows.slice(start, stop - start))
-
-
-def _no_rows(schema: pa.Schema) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=schema)
-
-
-def _others(bad: Sequence[BadRow], rows: int) -> pa.Int32Array:
-    """Indices of the rows that are not bad."""
-    refused = {row.row for row in bad}
-    return pa.array([row for row in range(rows) if row not in refused], pa.int32())
+def _prepared(predictor: Predictor, rows: pa.RecordBatch) -> PreparedSpan:
+    return predictor.prepare(rows) if isinstance(predictor, SpanPredictor) else _Slices(predictor, rows)

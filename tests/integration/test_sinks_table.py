@@ -1,7 +1,14 @@
 """Tables as sinks, on a real PostgreSQL and on SQLite files."""
 
-from collections.abc import Iterator
+import datetime as dt
+import multiprocessing
+import pickle
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from decimal import Decimal
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,14 +16,32 @@ import pyarrow as pa
 import pytest
 from adbc_driver_manager import dbapi
 
-from tests.contract.sinks import SinkContract
-from transforms.connection import Connection
+from tests.contract.sinks import (
+    SCHEMA,
+    SinkContract,
+    manifest_of,
+    rows_of,
+    spans_of,
+    split_of,
+    table_of,
+    values_in,
+)
+from tests.servers import Postgres
+from transforms.batches import ScoredSpan, Span
+from transforms.connection import Connection, ConnectionRefused
+from transforms.counts import Counts
+from transforms.errors import LedgerError, PipelineError
+from transforms.sinks.base import Sink
 from transforms.sinks.columns import LEDGER_TABLE
 from transforms.sinks.postgres import PostgresSink
 from transforms.sinks.sqlite import SqliteTableSink
 from transforms.sinks.table import table_sink
 
 Mode = Literal["overwrite", "error_if_exists"]
+# What a server or a process is given to get somewhere, on a loaded machine.
+DEADLINE_S = 60
+# Key of the advisory lock by which a test holds up the server in the middle of a statement.
+HOLD = 4711
 
 
 def execute(uri: str, *statements: str) -> list[tuple[Any, ...]]:
@@ -33,6 +58,45 @@ def read_table(uri: str, table: str) -> pa.Table:
     with Connection(uri).open(autocommit=True) as connection, connection.cursor() as cursor:
         cursor.execute(f"SELECT * FROM {table}")
         return cursor.fetch_arrow_table()
+
+
+def until(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not happened():
+        assert time.monotonic() < deadline, "it did not happen in time"
+
+
+def span_with(rows: pa.RecordBatch) -> ScoredSpan:
+    """A whole split that holds `rows`."""
+    split = split_of(1, rows.num_rows, rows.num_rows)
+    return ScoredSpan(Span(split, 0, rows.num_rows, True), rows)
+
+
+def write(sink: Sink, rows: pa.RecordBatch, job_id: str = "job_1") -> None:
+    """Take `rows` all the way through `sink`."""
+    scored = span_with(rows)
+    sink.prepare(rows.schema)
+    sink.stage([scored], None)
+    sink.publish(manifest_of(sink, job_id, [scored.span.split]))
+    sink.clean()
+
+
+def refusal(act: Callable[[], object]) -> str:
+    """The message with which `act` is refused; always one line."""
+    with pytest.raises(PipelineError) as refused:
+        act()
+
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.fixture(scope="session")
+def processes() -> ForkServerContext:
+    """Makes processes that have imported what sinks need, and can be killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["transforms.sinks.table", "adbc_driver_postgresql.dbapi"])
+    return context
 
 
 class TestPostgresSink(SinkContract):
@@ -61,9 +125,602 @@ class TestPostgresSink(SinkContract):
             cursor.adbc_ingest("scores", table, mode="append", db_schema_name="predictions")
 
     def leftovers(self) -> list[str]:
-        tables = execute(self.uri, "SELECT relname::text FROM pg_class WHERE relnamespace = 'predictions'::regnamespace")
+        tables = execute(
+            self.uri, "SELECT relname::text FROM pg_class WHERE relnamespace = 'predictions'::regnamespace"
+        )
         kept = {"scores", LEDGER_TABLE, f"{LEDGER_TABLE}_pkey"}
         return sorted({name for (name,) in tables} - kept)
+
+
+def postgres_sink(uri: str, table: str = "scores", mode: Mode = "overwrite", job_id: str = "job_1") -> PostgresSink:
+    return PostgresSink(Connection(uri), table, mode, job_id)
+
+
+@contextmanager
+def held_up(uri: str, table: str, when: str = "true") -> Iterator[None]:
+    """Insertions into `table` wait, at the first row for which `when` holds, until the block ends."""
+    execute(
+        uri,
+        f"""CREATE OR REPLACE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_advisory_xact_lock_shared({HOLD}); RETURN NEW; END'""",
+        f"CREATE TRIGGER hold BEFORE INSERT ON {table} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION hold()",
+    )
+    with Connection(uri).open(autocommit=True) as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT pg_advisory_lock({HOLD}) IS NULL")
+        cursor.fetchall()
+        yield
+    execute(uri, f"DROP TRIGGER hold ON {table}")
+
+
+def is_waiting(uri: str) -> bool:
+    waiting = execute(uri, f"SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND objid = {HOLD} AND NOT granted")
+    return bool(waiting)
+
+
+def kill_when_held_up(uri: str, processes: ForkServerContext, act: Callable[..., object], *args: object) -> None:
+    """Run `act` in a process, kill that in the middle, and wait for the server to undo what it did."""
+    process = processes.Process(target=act, args=args)
+    process.start()
+    until(lambda: is_waiting(uri))
+    process.kill()
+    process.join()
+    until(lambda: not is_waiting(uri))
+
+
+class TestPostgresTable:
+    """What only a PostgreSQL table can show."""
+
+    OLD = "INSERT INTO scores SELECT n, n / 8.0, 'old' FROM generate_series(1, 50) AS n"
+    TABLE = "CREATE TABLE scores (id bigint, score real, name text)"
+
+    def staged(self, uri: str, rows: int = 1000, job_id: str = "job_1", **asked: Any) -> PostgresSink:
+        """A sink with all rows of split 1 staged."""
+        sink = postgres_sink(uri, job_id=job_id, **asked)
+        sink.prepare(SCHEMA)
+        assert sink.stage(spans_of(split_of(1, rows, 100)), None)
+        return sink
+
+    def test_grants_indexes_triggers_comments_and_views_outlive_an_overwrite(
+        self, postgres: Postgres, database: str
+    ) -> None:
+        reader = postgres.role(database)
+        role = reader.partition("//")[2].partition("@")[0]
+        execute(
+            database,
+            self.TABLE,
+            "CREATE UNIQUE INDEX by_id ON scores (id)",
+            "CREATE VIEW best AS SELECT id FROM scores WHERE score > 100",
+            "COMMENT ON TABLE scores IS 'what we think of them'",
+            f"GRANT SELECT ON scores, best TO {role}",
+            "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.name = ''touched''; RETURN NEW; END'",
+            "CREATE TRIGGER touch BEFORE INSERT ON scores FOR EACH ROW EXECUTE FUNCTION touch()",
+            self.OLD,
+        )
+
+        write(postgres_sink(database), rows_of(1000, 500))
+
+        assert execute(reader, "SELECT count(*), min(id), min(name), max(name) FROM scores") == [
+            (500, 1000, "touched", "touched")
+        ]
+        assert execute(reader, "SELECT count(*) FROM best") == [
+            (sum(score > 100 for score in rows_of(1000, 500)["score"].to_pylist()),)
+        ]
+        assert execute(database, "SELECT obj_description('scores'::regclass)") == [("what we think of them",)]
+        assert "by_id" in {name for (name,) in execute(database, "SELECT indexname::text FROM pg_indexes")}
+
+    def test_a_snapshot_taken_before_publishing_still_sees_the_old_rows(self, database: str) -> None:
+        execute(database, self.TABLE, self.OLD)
+        sink = self.staged(database)
+        count = "SELECT count(*), min(name) FROM scores WHERE name IS NOT NULL"
+
+        with Connection(database).open(autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            before = cursor.execute(count).fetchall()
+            sink.publish(manifest_of(sink, "job_1", [split_of(1, 1000, 100)]))
+            after = cursor.execute(count).fetchall()
+
+        assert before == after == [(50, "old")]
+        assert execute(database, "SELECT count(*) FROM scores") == [(1000,)]
+
+    def test_readers_are_not_held_up_by_a_publish_that_takes_long(
+        self, database: str, processes: ForkServerContext
+    ) -> None:
+        execute(database, self.TABLE, self.OLD)
+        sink = self.staged(database)
+        manifest = manifest_of(sink, "job_1", [split_of(1, 1000, 100)])
+
+        with held_up(database, "scores", "NEW.id % 1000 = 500"):
+            publishing = processes.Process(target=sink.publish, args=(manifest,))
+            publishing.start()
+            until(lambda: is_waiting(database))
+            meanwhile = execute(database, "SET statement_timeout = '10s'", "SELECT count(*) FROM scores")
+        publishing.join()
+
+        assert meanwhile == [(50,)]
+
+    def test_a_process_killed_while_it_stages_leaves_neither_rows_nor_notes(
+        self, database: str, processes: ForkServerContext
+    ) -> None:
+        split = split_of(1, 1000, 100)
+        sink = postgres_sink(database)
+        sink.prepare(SCHEMA)
+
+        with held_up(database, "_penstock_job_1", "NEW.id % 1000 = 500"):
+            kill_when_held_up(database, processes, sink.stage, spans_of(split), None)
+            left = sink.all_notes()
+        rows = execute(database, "SELECT count(*) FROM _penstock_job_1")
+        again = sink.stage(spans_of(split), None)
+        sink.publish(manifest_of(sink, "job_1", [split]))
+
+        assert left == []
+        assert rows == [(0,)]
+        assert again is not None
+        assert values_in(read_table(database, "scores")) == values_in(table_of(spans_of(split)))
+
+    @pytest.mark.parametrize("where", ["scores", LEDGER_TABLE], ids=["in the middle", "before the commit"])
+    def test_a_process_killed_while_it_replaces_a_table_leaves_the_old_one(
+        self, database: str, processes: ForkServerContext, where: str
+    ) -> None:
+        execute(database, self.TABLE, self.OLD)
+        sink = self.staged(database)
+        manifest = manifest_of(sink, "job_1", [split_of(1, 1000, 100)])
+
+        with held_up(database, where, "NEW.id % 1000 = 500" if where == "scores" else "true"):
+            kill_when_held_up(database, processes, sink.publish, manifest)
+            left = execute(database, "SELECT count(*), min(name), max(name) FROM scores")
+            published = sink.published()
+        sink.publish(manifest)
+
+        assert left == [(50, "old", "old")]
+        assert published is None
+        assert values_in(read_table(database, "scores")) == values_in(table_of(spans_of(split_of(1, 1000, 100))))
+
+    def test_a_process_killed_while_it_makes_a_table_leaves_none(
+        self, database: str, processes: ForkServerContext
+    ) -> None:
+        sink = self.staged(database)
+        manifest = manifest_of(sink, "job_1", [split_of(1, 1000, 100)])
+
+        with held_up(database, LEDGER_TABLE):
+            kill_when_held_up(database, processes, sink.publish, manifest)
+            there = execute(database, "SELECT to_regclass('scores') IS NOT NULL")
+        sink.publish(manifest)
+
+        assert there == [(False,)]
+        assert values_in(read_table(database, "scores")) == values_in(table_of(spans_of(split_of(1, 1000, 100))))
+
+    def test_a_second_publisher_waits_for_the_first_and_then_does_nothing(
+        self, database: str, processes: ForkServerContext
+    ) -> None:
+        execute(database, self.TABLE, self.OLD)
+        sink = self.staged(database)
+        manifest = manifest_of(sink, "job_1", [split_of(1, 1000, 100)])
+
+        with held_up(database, "scores", "NEW.id % 1000 = 500"):
+            both = [processes.Process(target=sink.publish, args=(manifest,)) for _ in range(2)]
+            for process in both:
+                process.start()
+            until(lambda: is_waiting(database))
+        for process in both:
+            process.join()
+
+        assert [process.exitcode for process in both] == [0, 0]
+        assert execute(database, "SELECT count(*) FROM scores") == [(1000,)]
+
+    @pytest.mark.parametrize("outcome", ["COMMIT", "ROLLBACK"])
+    def test_a_writer_waits_to_learn_whether_another_notes_the_same_span(self, database: str, outcome: str) -> None:
+        sink = postgres_sink(database)
+        sink.prepare(SCHEMA)
+        spans = spans_of(split_of(1, 300, 100))
+        waiting = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+
+        with (
+            ThreadPoolExecutor() as threads,
+            Connection(database).open(autocommit=True) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("BEGIN")
+            cursor.execute("INSERT INTO _penstock_job_1_notes VALUES ('000001', 100, 200, false, 100, 0, 0)")
+            staging = threads.submit(sink.stage, spans, None)
+            until(lambda: bool(execute(database, waiting)))
+            cursor.execute(outcome)
+            notes = staging.result(DEADLINE_S)
+
+        assert (notes is None) == (outcome == "COMMIT")
+        assert execute(database, "SELECT count(*) FROM _penstock_job_1") == [(0 if notes is None else 300,)]
+
+    def test_two_jobs_that_make_the_same_new_table_at_once_leave_the_whole_of_one(self, database: str) -> None:
+        one, two = split_of(1, 1000, 100), split_of(2, 700, 100)
+        jobs = {"job_1": one, "job_2": two}
+
+        def run(job_id: str) -> None:
+            sink = postgres_sink(database, job_id=job_id)
+            sink.prepare(SCHEMA)
+            sink.stage(spans_of(jobs[job_id]), None)
+            sink.publish(manifest_of(sink, job_id, [jobs[job_id]]))
+            sink.clean()
+
+        with ThreadPoolExecutor() as threads:
+            list(threads.map(run, jobs))
+        found = values_in(read_table(database, "scores"))
+
+        assert found in [values_in(table_of(spans_of(split))) for split in jobs.values()]
+        assert execute(database, f"SELECT count(*) FROM {LEDGER_TABLE}") == [(2,)]
+
+    def test_a_job_does_not_publish_again_over_a_later_one(self, database: str) -> None:
+        first = self.staged(database)
+        manifest = manifest_of(first, "job_1", [split_of(1, 1000, 100)])
+        first.publish(manifest)
+        first.clean()
+        write(postgres_sink(database, job_id="job_2"), rows_of(5, 5), "job_2")
+
+        first.publish(manifest)
+
+        assert values_in(read_table(database, "scores")) == values_in(pa.Table.from_batches([rows_of(5, 5)]))
+
+    def test_rows_that_the_ledger_does_not_count_stop_the_publish(self, database: str) -> None:
+        sink = self.staged(database)
+        execute(database, "INSERT INTO _penstock_job_1 VALUES (1, 1, 'stray')")
+
+        with pytest.raises(LedgerError, match="1001 rows of 10 spans are staged, but 1000 rows of 10 are to be"):
+            sink.publish(manifest_of(sink, "job_1", [split_of(1, 1000, 100)]))
+
+        assert sink.published() is None
+
+    def test_the_ledger_tells_who_published_what(self, database: str) -> None:
+        write(postgres_sink(database, "public.scores"), rows_of(0, 10))
+
+        assert execute(
+            database,
+            "SELECT job, table_name, scored, rejected, skipped, published_at = '2025-03-15 10:00+00', details->>'model'"
+            f" FROM {LEDGER_TABLE}",
+        ) == [("job_1", '"public"."scores"', 10, 0, 0, True, "sha256:1")]
+
+    @pytest.mark.parametrize("job_id", ["j" * 200, "Job #1; DROP", "ünï", "a_b-c"])
+    def test_any_job_id_will_do(self, database: str, job_id: str) -> None:
+        write(postgres_sink(database, job_id=job_id), rows_of(0, 10), job_id)
+
+        assert postgres_sink(database, job_id=job_id).published() == Counts(scored=10)
+        assert execute(database, "SELECT relname::text FROM pg_class WHERE relname LIKE '\\_penstock%'") == []
+
+    @pytest.mark.parametrize(
+        ("written", "kept"),
+        [
+            ("Scores", "scores"),
+            ('"Scores"', "Scores"),
+            ("order", "order"),
+            ('"two words"', "two words"),
+            ('"with.dot"', "with.dot"),
+            ('"quo""te"', 'quo"te'),
+            ("Übersicht", "Übersicht"),
+            ("public.user", "user"),
+            ('"Odd Schema"."SELECT"', "SELECT"),
+            ("表", "表"),
+            ("a" * 63, "a" * 63),
+        ],
+    )
+    def test_a_table_name_is_read_as_in_sql(self, database: str, written: str, kept: str) -> None:
+        execute(database, 'CREATE SCHEMA "Odd Schema"')
+
+        for job_id in ("job_1", "job_2"):
+            write(postgres_sink(database, written, job_id=job_id), rows_of(0, 10), job_id)
+
+        found = execute(database, "SELECT relname::text FROM pg_class WHERE relkind = 'r' AND reltype > 16384")
+        assert sorted(found) == sorted([(kept,), (LEDGER_TABLE,)])
+
+    @pytest.mark.parametrize(
+        ("written", "said"),
+        [
+            ("", "write output.table_name as table or schema.table"),
+            ("two words", "write output.table_name as table or schema.table"),
+            ("a.b.c", "write output.table_name as table or schema.table"),
+            ("1st", "write output.table_name as table or schema.table"),
+            ('"open', "write output.table_name as table or schema.table"),
+            ("a" * 64, "longer than the 63 bytes"),
+            ("ü" * 32, "longer than the 63 bytes"),
+            (LEDGER_TABLE, "is where jobs are recorded"),
+            ("nowhere.scores", 'there is no schema "nowhere"; make it first: CREATE SCHEMA "nowhere"'),
+            ("pg_catalog.scores", "permission denied"),
+            ("Mixed", 'write "Mixed" in output.table_name'),
+            ("best", "this is a view"),
+            ("watched", "rows of bets (bets_id_fkey) refer to it"),
+        ],
+    )
+    def test_a_table_that_cannot_be_written_is_refused_before_any_row_is_read(
+        self, database: str, written: str, said: str
+    ) -> None:
+        execute(
+            database,
+            'CREATE TABLE "Mixed" (id bigint)',
+            "CREATE VIEW best AS SELECT 1 AS id",
+            "CREATE TABLE watched (id bigint PRIMARY KEY, score real, name text)",
+            "CREATE TABLE bets (id bigint REFERENCES watched ON DELETE CASCADE)",
+        )
+
+        assert said in refusal(lambda: postgres_sink(database, written).prepare(SCHEMA))
+        assert execute(database, "SELECT relname::text FROM pg_class WHERE relname LIKE '\\_penstock%'") == []
+
+    @pytest.mark.parametrize(
+        ("columns", "said"),
+        [
+            ("id bigint, score real", "it has no column name; add one that can take string"),
+            ("id text, score real, name text", "its column id is text and cannot take int64"),
+            ("id bigint, score bigint, name text", "its column score is bigint and cannot take float"),
+            ("id bigint, score real[], name text", "its column score is real[] and cannot take float"),
+            ("id bigint, score real, name bytea", "its column name is bytea and cannot take string"),
+            ("id bigint, score real, name integer", "its column name is integer and cannot take string"),
+            ("id bigint, score real, name text, more text NOT NULL", "its column more is NOT NULL without a default"),
+            (
+                "id bigint GENERATED ALWAYS AS IDENTITY, score real, name text",
+                "the database computes column id by itself",
+            ),
+            (
+                "id bigint, score real, name text GENERATED ALWAYS AS ('x') STORED",
+                "the database computes column name by itself",
+            ),
+        ],
+    )
+    def test_a_table_whose_columns_do_not_fit_is_refused_before_any_row_is_read(
+        self, database: str, columns: str, said: str
+    ) -> None:
+        execute(database, f"CREATE TABLE scores ({columns})")
+
+        assert said in refusal(lambda: postgres_sink(database).prepare(SCHEMA))
+
+    def test_columns_with_defaults_need_not_be_written(self, database: str) -> None:
+        execute(
+            database,
+            "CREATE TABLE scores (key serial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), name text, score real,"
+            " spare text, id bigint NOT NULL)",
+        )
+
+        write(postgres_sink(database), rows_of(0, 10))
+
+        assert execute(database, "SELECT count(key), count(at), count(spare), sum(id) FROM scores") == [(10, 10, 0, 45)]
+
+    def test_partitioned_tables_are_replaced_like_others(self, database: str) -> None:
+        execute(
+            database,
+            "CREATE TABLE scores (id bigint, score real, name text) PARTITION BY RANGE (id)",
+            "CREATE TABLE low PARTITION OF scores FOR VALUES FROM (0) TO (100)",
+            "CREATE TABLE high PARTITION OF scores DEFAULT",
+            self.OLD,
+        )
+
+        write(postgres_sink(database), rows_of(50, 100))
+
+        assert execute(database, "SELECT (SELECT count(*) FROM low), (SELECT count(*) FROM high)") == [(50, 50)]
+
+    def test_every_missing_right_is_named_with_its_remedy(self, postgres: Postgres, database: str) -> None:
+        user = postgres.role(database)
+        role = user.partition("//")[2].partition("@")[0]
+        sink = postgres_sink(user, "predictions.scores")
+        other = postgres_sink(database, "predictions.other", job_id="job_2")
+        execute(database, "CREATE SCHEMA predictions")
+        schema = refusal(lambda: sink.prepare(SCHEMA))
+        execute(
+            database,
+            f"GRANT CREATE, USAGE ON SCHEMA predictions TO {role}",
+            "CREATE TABLE predictions.scores (id bigint, score real, name text)",
+        )
+        table = refusal(lambda: sink.prepare(SCHEMA))
+        execute(database, f"GRANT INSERT, DELETE ON predictions.scores TO {role}")
+        write(other, rows_of(0, 10), "job_2")
+        ledger = refusal(lambda: sink.prepare(SCHEMA))
+        execute(
+            database,
+            f"GRANT SELECT, INSERT ON predictions.{LEDGER_TABLE} TO {role}",
+            "ALTER TABLE predictions.scores ENABLE ROW LEVEL SECURITY",
+        )
+        rows = refusal(lambda: sink.prepare(SCHEMA))
+        execute(database, "ALTER TABLE predictions.scores DISABLE ROW LEVEL SECURITY")
+
+        write(sink, rows_of(0, 10))
+
+        assert f'GRANT CREATE, USAGE ON SCHEMA "predictions" TO "{role}"' in schema
+        assert 'GRANT INSERT, DELETE ON "predictions"."scores"' in table
+        assert f'GRANT SELECT, INSERT ON "predictions"."{LEDGER_TABLE}" TO "{role}"' in ledger
+        assert "row security" in rows
+        assert execute(database, "SELECT count(*) FROM predictions.scores") == [(10,)]
+
+    @pytest.mark.parametrize("call", ["prepare", "stage", "published"])
+    def test_a_wrong_password_is_not_repeated(self, postgres: Postgres, database: str, call: str) -> None:
+        uri = postgres.role(database, "s3cret-Pass").replace("s3cret-Pass", "wr0ng-Pass")
+        sink = postgres_sink(uri)
+        arguments: tuple[Any, ...] = {"prepare": (SCHEMA,), "stage": ([span_with(rows_of(0, 1))], None)}.get(call, ())
+
+        said = refusal(lambda: getattr(sink, call)(*arguments))
+
+        assert "password authentication failed" in said
+        assert "wr0ng" not in said + repr(sink) + sink.describe()
+
+    def test_a_password_that_stops_working_is_not_repeated_either(self, postgres: Postgres, database: str) -> None:
+        uri = postgres.role(database, "s3cret-Pass")
+        role = uri.partition("//")[2].partition(":")[0]
+        sink = postgres_sink(uri)
+        before = sink.published()
+        execute(database, f"ALTER ROLE {role} PASSWORD 'an0ther'")
+
+        with pytest.raises(ConnectionRefused) as refused:
+            sink.published()
+
+        assert before is None
+        assert "s3cret" not in str(refused.value)
+
+    def test_a_pickled_sink_holds_the_name_of_a_secret_not_its_value(
+        self, postgres: Postgres, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        uri = postgres.role(database, "s3cret-Pass")
+        execute(database, "GRANT CREATE ON SCHEMA public TO PUBLIC")
+        monkeypatch.setenv("SCORES_PASSWORD", "s3cret-Pass")
+        sink = postgres_sink(uri.replace("s3cret-Pass", "${SCORES_PASSWORD}"))
+
+        write(sink, rows_of(0, 10))
+        pickled = pickle.dumps(sink)
+
+        assert b"s3cret" not in pickled
+        assert pickle.loads(pickled).published() == Counts(scored=10)
+
+    @pytest.mark.parametrize(
+        ("column", "type", "text"),
+        [
+            (pa.array([-3], pa.int8()), "smallint", "-3"),
+            (pa.array([65535], pa.uint16()), "integer", "65535"),
+            (pa.array([2**32 - 1], pa.uint32()), "bigint", "4294967295"),
+            (pa.array([2**64 - 1], pa.uint64()), "numeric(20,0)", "18446744073709551615"),
+            (pa.array([1.5], pa.float16()), "real", "1.5"),
+            (pa.array([float("nan")], pa.float32()), "real", "NaN"),
+            (pa.array([0.1]), "double precision", "0.1"),
+            (pa.array([True]), "boolean", "true"),
+            (pa.array([Decimal("-12.50")], pa.decimal128(9, 2)), "numeric(9,2)", "-12.50"),
+            (pa.array([Decimal("1.25")], pa.decimal32(5, 2)), "numeric(5,2)", "1.25"),
+            (pa.array([Decimal("9" * 60)], pa.decimal256(60, 0)), "numeric(60,0)", "9" * 60),
+            (pa.array(["Zürich"]).dictionary_encode(), "text", "Zürich"),
+            (pa.array(["Zürich"], pa.large_string()), "text", "Zürich"),
+            (pa.array(["Zürich"], pa.string_view()), "text", "Zürich"),
+            (pa.array([b"\x00\xff"]), "bytea", "\\x00ff"),
+            (pa.array([b"\x00\xff"], pa.binary(2)), "bytea", "\\x00ff"),
+            (pa.array([dt.date(1969, 7, 20)]), "date", "1969-07-20"),
+            (pa.array([dt.date(1969, 7, 20)], pa.date64()), "date", "1969-07-20"),
+            (pa.array([dt.time(1, 2, 3, 4)]), "time without time zone", "01:02:03.000004"),
+            (pa.array([1], pa.timestamp("ns")), "timestamp without time zone", "1970-01-01 00:00:00"),
+            (pa.array([1], pa.timestamp("s")), "timestamp without time zone", "1970-01-01 00:00:01"),
+            (
+                pa.array([dt.datetime(2024, 7, 1, 12)], pa.timestamp("ms", "Europe/Paris")),
+                "timestamp with time zone",
+                "2024-07-01 12:00:00+00",
+            ),
+            (pa.array([dt.timedelta(hours=1, microseconds=5)]), "interval", "01:00:00.000005"),
+            (pa.nulls(1), "text", None),
+            (pa.array([[1, None], None]), "bigint[]", "{1,NULL}"),
+            (pa.array([[0.5, 1.5]], pa.list_(pa.float32(), 2)), "real[]", "{0.5,1.5}"),
+            (pa.array([["a b", "c"]], pa.large_list(pa.string())), "text[]", '{"a b",c}'),
+        ],
+        ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+    )
+    def test_a_new_table_has_the_type_that_fits(
+        self, database: str, column: pa.Array, type: str, text: str | None
+    ) -> None:
+        write(postgres_sink(database), pa.record_batch({"x": column}))
+
+        found = execute(database, "SET TimeZone = 'UTC'", "SELECT pg_typeof(x)::text, x::text FROM scores LIMIT 1")
+        (typed,) = execute(
+            database,
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'scores'::regclass AND attnum = 1",
+        )
+        assert found[0][1] == text
+        assert typed == (type,)
+
+    @pytest.mark.parametrize(
+        ("column", "type", "text"),
+        [
+            (pa.array([7]), "smallint", "7"),
+            (pa.array([7], pa.int32()), "double precision", "7"),
+            (pa.array([7]), "numeric(5,2)", "7.00"),
+            (pa.array([0.125]), "real", "0.125"),
+            (pa.array([0.126], pa.float64()), "numeric(5,2)", "0.13"),
+            (pa.array([Decimal("1.25")]), "double precision", "1.25"),
+            (pa.array(["abc"]), "varchar(3)", "abc"),
+            (pa.array(["abc"]), "char(5)", "abc"),
+            (pa.array(['{"a": 1}']), "jsonb", '{"a": 1}'),
+            (pa.array(['{"a":1}']), "json", '{"a":1}'),
+            (pa.array(["00000000-0000-0000-0000-000000000001"]), "uuid", "00000000-0000-0000-0000-000000000001"),
+            (pa.array(["10.0.0.1"]), "inet", "10.0.0.1"),
+            (pa.array(["stay"]), "verdict", "stay"),
+            (pa.array([5]), "positive", "5"),
+            (pa.array([dt.date(2024, 1, 1)]), "timestamp", "2024-01-01 00:00:00"),
+            (pa.array([[1.5]], pa.list_(pa.float64())), "real[]", "{1.5}"),
+            (pa.nulls(1), "uuid", None),
+            (pa.nulls(1), "integer[]", None),
+        ],
+        ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+    )
+    def test_an_existing_table_is_filled_under_its_own_types(
+        self, database: str, column: pa.Array, type: str, text: str | None
+    ) -> None:
+        execute(
+            database,
+            "CREATE TYPE verdict AS ENUM ('leave', 'stay')",
+            "CREATE DOMAIN positive AS integer CHECK (VALUE > 0)",
+            f"CREATE TABLE scores (x {type})",
+        )
+
+        write(postgres_sink(database), pa.record_batch({"x": column}))
+
+        assert execute(database, "SELECT x::text FROM scores") == [(text,)]
+
+    @pytest.mark.parametrize(
+        ("column", "type", "said"),
+        [
+            (pa.array([2**31]), "integer", "column x (int64) does not fit into int32"),
+            (pa.array(["abcd"]), "varchar(3)", "column x"),
+            (pa.array(["a\0b"]), "text", "column x"),
+            (pa.array([0]), "positive", "positive"),
+            (pa.array([None], pa.int64()), "integer NOT NULL", 'null value in column "x"'),
+            (pa.array([1000]), "numeric(5,2)", "numeric field overflow"),
+        ],
+        ids=["integer", "length", "nul", "domain", "null", "numeric"],
+    )
+    def test_a_value_that_does_not_fit_fails_the_part_it_is_in(
+        self, database: str, column: pa.Array, type: str, said: str
+    ) -> None:
+        execute(
+            database,
+            "CREATE DOMAIN positive AS integer CHECK (VALUE > 0)",
+            f"CREATE TABLE scores (x {type})",
+        )
+        rows = pa.record_batch({"x": column})
+        sink = postgres_sink(database)
+        sink.prepare(rows.schema)
+
+        assert said in refusal(lambda: sink.stage([span_with(rows)], None))
+        assert sink.all_notes() == []
+
+    @pytest.mark.parametrize(
+        ("schema", "said"),
+        [
+            (pa.schema([("x", pa.struct([("a", pa.int64())]))]), "no type for column x (struct<a: int64>)"),
+            (pa.schema([("x", pa.list_(pa.list_(pa.int64())))]), "no type for column x (list<"),
+            (pa.schema([("x", pa.int64()), ("x", pa.int64())]), "column x comes more than once"),
+            (pa.schema([("", pa.int64())]), "a column of the output has no name"),
+            (pa.schema([("x" * 64, pa.int64())]), "longer than the 63 bytes"),
+            (pa.schema([("ctid", pa.int64())]), '"ctid" conflicts with a system column name'),
+        ],
+        ids=["struct", "nested", "twice", "unnamed", "long", "system"],
+    )
+    def test_columns_that_no_table_can_have_are_refused(self, database: str, schema: pa.Schema, said: str) -> None:
+        assert said in refusal(lambda: postgres_sink(database).prepare(schema))
+
+    def test_column_names_are_kept_as_they_are(self, database: str) -> None:
+        names = ["Customer ID", "select", 'quo"te', "größe", "a.b", "%s", "$1"]
+
+        write(postgres_sink(database), pa.record_batch([pa.array([1])] * len(names), names=names))
+
+        assert read_table(database, "scores").column_names == names
+
+    def test_a_table_that_lost_a_column_meanwhile_is_left_as_it_is(self, database: str) -> None:
+        execute(database, self.TABLE, self.OLD)
+        sink = self.staged(database)
+        execute(database, "ALTER TABLE scores DROP COLUMN name")
+
+        said = refusal(lambda: sink.publish(manifest_of(sink, "job_1", [split_of(1, 1000, 100)])))
+
+        assert "its column name is gone since the job began" in said
+        assert execute(database, "SELECT count(*) FROM scores") == [(50,)]
+
+    def test_rows_that_break_a_unique_index_leave_the_old_ones(self, database: str) -> None:
+        execute(
+            database, self.TABLE, "CREATE UNIQUE INDEX by_name ON scores (name)", "INSERT INTO scores VALUES (1, 1)"
+        )
+        sink = postgres_sink(database)
+        rows = pa.record_batch([pa.array([1, 2]), pa.array([1, 2], pa.float32()), pa.array(["x", "x"])], schema=SCHEMA)
+        sink.prepare(SCHEMA)
+        sink.stage([span_with(rows)], None)
+
+        said = refusal(lambda: sink.publish(manifest_of(sink, "job_1", [split_of(1, 2, 2)])))
+
+        assert 'duplicate key value violates unique constraint "by_name"' in said
+        assert execute(database, "SELECT count(*) FROM scores") == [(1,)]
 
 
 class TestSqliteTableSink(SinkContract):

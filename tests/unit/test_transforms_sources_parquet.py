@@ -1,5 +1,6 @@
 """Parquet as a source: plans that cover, reads that repeat, messages that help."""
 
+import itertools
 import os
 import pickle
 from dataclasses import replace
@@ -110,7 +111,7 @@ def test_chunks_of_any_length_become_the_same_spans(
     before = data.draw(st.integers(0, start))
     rows = pa.record_batch({"i": pa.array(range(total), pa.int64())})
     edges = [sum(chunks[:n]) for n in range(len(chunks) + 1)]
-    given_chunks = [rows.slice(a, b - a) for a, b in zip(edges, edges[1:], strict=False)]
+    given_chunks = [rows.slice(a, b - a) for a, b in itertools.pairwise(edges)]
     # What a reader that begins at row `before` would give.
     given_chunks = [
         rows.slice(max(e, before), c.num_rows - (max(e, before) - e))

@@ -48,6 +48,9 @@ def check_query(query: str, dialect: Dialect) -> None:
         return
     if parsed.find(exp.Into):
         raise InputError("input.query writes a table by SELECT … INTO; leave INTO out")
+    # PostgreSQL refuses them by itself, and has operators that look like them.
+    if dialect == "sqlite" and parsed.find(exp.Placeholder, exp.Parameter):
+        raise InputError("input.query has parameters; write their values into it")
     for node in parsed.walk():
         if isinstance(node, _WRITES) or (node is parsed and not isinstance(node, _QUERIES)):
             raise InputError(f"input.query holds {_named(node.key)}; give one SELECT that only reads")

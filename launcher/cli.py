@@ -1,0 +1,182 @@
+"""The command line: parse, call, translate. Nothing heavy is imported before a command is known.
+
+Exit codes: 0 done, 1 the job failed, 2 the request is wrong, 130 interrupted.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+ATTEMPT = "launcher.attempt"
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+# Some versions of typer carry their own copy of click, some do not; this names the class in both.
+_UsageError = typer.BadParameter.__mro__[1]
+
+app = typer.Typer(
+    name="penstock",
+    help="Score data with models in bulk, exactly once.",
+    add_completion=False,
+    no_args_is_help=True,
+    # Rich would triple the time of `--help`.
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+jobs_app = typer.Typer(help="Look at jobs, and delete them.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(jobs_app, name="jobs")
+
+_Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A job spec in YAML or JSON; - reads the standard input.")]
+_JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as `penstock jobs list` shows it.")]
+_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+
+
+@dataclass(frozen=True)
+class _Context:
+    """What `main` was called with."""
+
+    attempt_module: str
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"penstock {version('penstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """`main` looks for --debug itself, so that it may stand anywhere."""
+
+
+@app.command()
+def run(context: typer.Context, spec: _Spec, as_json: _Json = False) -> int:
+    """Run a job and wait for its end. Ctrl-C cancels it; what is staged is kept."""
+    from launcher import commands
+
+    return commands.run(spec, as_json, context.obj.attempt_module)
+
+
+@app.command()
+def plan(spec: _Spec, as_json: _Json = False) -> int:
+    """Show what a job would do: rows, schema, first predictions, time. Writes nothing."""
+    from launcher import commands
+
+    return commands.plan(spec, as_json)
+
+
+@app.command()
+def resume(
+    context: typer.Context,
+    job_id: _JobId,
+    max_reject_ratio: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Bear this share of rejected rows from now on.")
+    ] = None,
+    as_json: _Json = False,
+) -> int:
+    """Go on with a job that failed, was cancelled or died. Staged rows are not scored again."""
+    from launcher import commands
+
+    return commands.resume(job_id, max_reject_ratio, as_json, context.obj.attempt_module)
+
+
+@jobs_app.command("list")
+def list_jobs(
+    status: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
+    as_json: _Json = False,
+) -> int:
+    """List all jobs, the newest first."""
+    from launcher import commands
+
+    return commands.list_jobs(status or [], as_json)
+
+
+@jobs_app.command("show")
+def show_job(job_id: _JobId, as_json: _Json = False) -> int:
+    """Show where a job stands and how it came there."""
+    from launcher import commands
+
+    return commands.show_job(job_id, as_json)
+
+
+@jobs_app.command("rejects")
+def show_rejects(
+    job_id: _JobId,
+    limit: Annotated[int, typer.Option(min=1, help="How many rows.")] = 10,
+    as_json: _Json = False,
+) -> int:
+    """Show the first rows that a job rejected, with the reason."""
+    from launcher import commands
+
+    return commands.show_rejects(job_id, limit, as_json)
+
+
+@jobs_app.command("delete")
+def delete_job(context: typer.Context, job_id: _JobId) -> int:
+    """Forget a job, and remove what it staged. A published result stays."""
+    from launcher import commands
+
+    return commands.delete_job(job_id, context.obj.attempt_module)
+
+
+def main(arguments: Sequence[str] | None = None, attempt_module: str = ATTEMPT) -> int:
+    """Run one command. Returns its exit code; each error is a line on the standard error.
+
+    Args:
+        arguments: without the program's name; None: those of this process.
+        attempt_module: what the process of a job runs.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = [word for word in given if word != "--debug"]
+    command = typer.main.get_command(app)
+    try:
+        code = command.main(words, "penstock", standalone_mode=False, obj=_Context(attempt_module))
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except BrokenPipeError:
+        # Whoever read our output has seen enough, as `head` does; the interpreter flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except (KeyboardInterrupt, typer.Abort):
+        print("error: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if len(words) < len(given):
+            raise
+        return _told(error)
+
+
+def _told(error: Exception) -> int:
+    """Tell an error, in a line for each thing that is wrong. Returns the exit code."""
+    if isinstance(error, _UsageError):
+        text = error.format_message()  # type: ignore[attr-defined]
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(text, file=sys.stderr)
+            return WRONG
+        lines, code = [text], WRONG
+    else:
+        from launcher.errors import LauncherError, RequestError
+        from predictors.errors import PredictorError
+        from transforms.errors import PipelineError
+
+        text = " ".join(str(error).split())
+        if isinstance(error, RequestError):
+            lines, code = str(error).splitlines(), WRONG
+        elif isinstance(error, LauncherError):
+            lines, code = [text], WRONG
+        elif isinstance(error, PipelineError | PredictorError):
+            lines, code = [text], FAILED
+        else:
+            lines, code = [f"{type(error).__name__}: {text}; --debug shows where"], FAILED
+    for line in lines:
+        print(f"error: {line}", file=sys.stderr)
+    return code

@@ -1,0 +1,188 @@
+"""What the commands do, once they are parsed. Each returns the exit code.
+
+Reading a spec (pydantic), looking at data (pyarrow) and making an attempt (Beam) are imported by those who need them.
+"""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from launcher.cli import ATTEMPT, DONE, FAILED, INTERRUPTED
+from launcher.errors import LauncherError
+from launcher.follow import Interrupts, follow
+from launcher.home import Home
+from launcher.report import (
+    Reason,
+    aligned,
+    dumped,
+    job_json,
+    plan_json,
+    plan_lines,
+    progress_line,
+    summary,
+    timestamp,
+    title,
+)
+from launcher.screen import display_for, print_summary
+from launcher.state.job import STATUSES, Job, Status
+from launcher.state.sql import SqlJobStore
+from launcher.supervisor import StartedJob, Supervisor
+
+
+class StatusUnknown(LauncherError):
+    """A state was asked for that no job can be in."""
+
+
+def run(spec: str, as_json: bool, attempt_module: str) -> int:
+    """Run a job and wait for its end."""
+    from launcher.request import read_spec
+
+    asked = read_spec(spec)
+    with _supervisor(attempt_module) as supervisor:
+        return _follow(supervisor, lambda: supervisor.submit(asked, Path.cwd()), as_json)
+
+
+def plan(spec: str, as_json: bool) -> int:
+    """Show what a job would do."""
+    from launcher.request import read_spec
+
+    asked = read_spec(spec)
+    # The modules of a Python model, behind ours.
+    sys.path.append(str(Path.cwd()))
+    from launcher.look import look
+
+    report = look(asked)
+    print(dumped(plan_json(report)) if as_json else "\n".join(plan_lines(report)))
+    return DONE
+
+
+def resume(job_id: str, max_reject_ratio: float | None, as_json: bool, attempt_module: str) -> int:
+    """Go on with a job; one that is completed is shown as it is."""
+    with _supervisor(attempt_module) as supervisor:
+        job = supervisor.job(job_id)
+        if job.status == "completed":
+            print(f"{job_id} is completed already; there is nothing to resume", file=sys.stderr)
+            return _finish(supervisor, job, as_json, interrupted=False)
+        return _follow(supervisor, lambda: supervisor.resume(job_id, max_reject_ratio), as_json)
+
+
+def list_jobs(asked: Sequence[str], as_json: bool) -> int:
+    """List jobs, the newest first."""
+    statuses = _statuses(asked)
+    with _supervisor() as supervisor:
+        jobs = supervisor.jobs(statuses or None)
+        told = [job_json(job, supervisor.live(job)) for job in jobs]
+    if as_json:
+        print(dumped({"jobs": told}))
+    elif not jobs:
+        print(f"no jobs that are {' or '.join(statuses)}" if statuses else "no jobs; `penstock run SPEC` starts one")
+    else:
+        headers = ["job", "status", "created", "rows", "done", "rejected", "output"]
+        print("\n".join(aligned((_listed(job, seen) for job, seen in zip(jobs, told, strict=True)), headers)))
+    return DONE
+
+
+def show_job(job_id: str, as_json: bool) -> int:
+    """Show where a job stands and how it came there."""
+    with _supervisor() as supervisor:
+        job = supervisor.job(job_id)
+        live = supervisor.live(job)
+        if as_json:
+            print(dumped(job_json(job, live)))
+            return DONE
+        lines = summary(job, live, _reasons(job), supervisor.folder(job_id).log)
+        if not job.is_over:
+            lines.insert(0, ("now", progress_line(job, live, supervisor.snapshot(job), None)))
+        moves = supervisor.moves(job_id)
+    print_summary(title(job), lines, job.status)
+    print()
+    rows = ([timestamp(move.at), move.attempt, move.to, move.reason] for move in moves)
+    print("\n".join(aligned(rows, ["at", "attempt", "state", "reason"], cell_chars=None)))
+    return DONE
+
+
+def show_rejects(job_id: str, limit: int, as_json: bool) -> int:
+    """Show the first rows that a job rejected."""
+    from launcher.rejects import first_rejects
+
+    with _supervisor() as supervisor:
+        rows = first_rejects(supervisor.job(job_id), limit)
+    if as_json:
+        print(dumped({"rejects": rows.to_pylist()}))
+    elif not rows.num_rows:
+        print(f"{job_id} rejected no row")
+    else:
+        print("\n".join(aligned((row.values() for row in rows.to_pylist()), rows.schema.names)))
+    return DONE
+
+
+def delete_job(job_id: str, attempt_module: str) -> int:
+    """Forget a job and remove what it staged."""
+    with _supervisor(attempt_module) as supervisor:
+        supervisor.delete(job_id)
+    print(f"{job_id} is deleted")
+    return DONE
+
+
+@contextmanager
+def _supervisor(attempt_module: str = ATTEMPT) -> Iterator[Supervisor]:
+    home = Home.from_environment()
+    home.create()
+    store = SqlJobStore.at(home.store)
+    try:
+        yield Supervisor(home, store, attempt_module)
+    finally:
+        store.close()
+
+
+def _follow(supervisor: Supervisor, start: Callable[[], StartedJob], as_json: bool) -> int:
+    with Interrupts() as interrupts:
+        started = start()
+        job = follow(supervisor, started, display_for(sys.stderr, plain=as_json), interrupts)
+        return _finish(supervisor, job, as_json, interrupted=interrupts.count > 0)
+
+
+def _finish(supervisor: Supervisor, job: Job, as_json: bool, interrupted: bool) -> int:
+    """Tell how a job ended."""
+    live = supervisor.live(job)
+    if as_json:
+        print(dumped(job_json(job, live)))
+    else:
+        print_summary(title(job), summary(job, live, _reasons(job), supervisor.folder(job.id).log), job.status)
+    sys.stdout.flush()
+    if job.status == "failed":
+        print(f"error: {job.id} failed: {job.error}", file=sys.stderr)
+    if job.status == "completed":
+        return DONE
+    return INTERRUPTED if interrupted or job.status == "cancelled" else FAILED
+
+
+def _reasons(job: Job) -> list[Reason]:
+    if job.counts is None or not job.counts.rejected:
+        return []
+    from launcher.rejects import top_reasons
+
+    return top_reasons(job)
+
+
+def _statuses(asked: Sequence[str]) -> list[Status]:
+    for status in asked:
+        if status not in STATUSES:
+            raise StatusUnknown(f"--status {status!r} is no state; use one of {', '.join(STATUSES)}")
+    return [status for status in STATUSES if status in asked]
+
+
+def _listed(job: Job, told: dict[str, Any]) -> list[Any]:
+    status = f"{job.status} (rejects)" if job.outcome == "with_rejects" else job.status
+    percentage = told["progress"]["percentage"]
+    return [
+        job.id,
+        status,
+        (timestamp(job.created_at) or "")[: len("2025-03-15T10:00:00")] + "Z",
+        None if job.total_rows is None else f"{job.total_rows:,}",
+        None if percentage is None else f"{percentage}%",
+        f"{told['counts']['rejected_rows']:,}",
+        job.output,
+    ]

@@ -1,0 +1,299 @@
+"""What is told about a job: one JSON object for machines, a few labelled lines for people."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import pyarrow as pa
+
+from launcher.progress import Live, Snapshot, counts_of, kept_rows
+from launcher.state.job import Job
+from transforms.counts import Counts
+
+# Cells of a table are cut to this, so that a row of many columns stays readable.
+_CELL_CHARS = 40
+_NUMBER_MARKS = str.maketrans("", "", "-+,.e%")
+
+
+class PlannedFeature(Protocol):
+    """How one column reaches the model; see `launcher.look.Feature`."""
+
+    @property
+    def column(self) -> str: ...
+    @property
+    def given(self) -> str: ...
+    @property
+    def fed_as(self) -> str: ...
+
+
+class PlanReport(Protocol):
+    """What is shown of a plan; see `launcher.look.PlanReport`, whose import costs that of Beam."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def splits(self) -> int: ...
+    @property
+    def features(self) -> Sequence[PlannedFeature]: ...
+    @property
+    def output(self) -> Sequence[tuple[str, str]]: ...
+    @property
+    def predictions(self) -> pa.Table: ...
+    @property
+    def refused(self) -> list[str]: ...
+    @property
+    def sample_rows(self) -> int: ...
+    @property
+    def seconds(self) -> tuple[float, float]: ...
+
+
+class Reason(NamedTuple):
+    """Why rows were rejected, and how many for that reason."""
+
+    error_type: str
+    error: str
+    rows: int
+
+
+def job_json(job: Job, live: Live) -> dict[str, Any]:
+    """The job as `--json` prints it. Numbers that are not known yet are None."""
+    counts = counts_of(job, live)
+    seconds = asdict(job.seconds)
+    if not job.is_over:
+        seconds |= {"read": live.read_s, "score": live.score_s, "write": live.write_s}
+    return {
+        "job_id": job.id,
+        "status": job.status,
+        "outcome": job.outcome,
+        "progress": {
+            "total_rows": job.total_rows,
+            "processed_rows": counts.total,
+            "percentage": percentage(job, counts),
+        },
+        "counts": {
+            "total_rows": job.total_rows,
+            "scored_rows": counts.scored,
+            "rejected_rows": counts.rejected,
+            "skipped_rows": counts.skipped,
+        },
+        "output": job.output,
+        "rejects": job.rejects,
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "started_at": timestamp(job.started_at),
+        "finished_at": timestamp(job.finished_at),
+        "error": job.error,
+    }
+
+
+def percentage(job: Job, counts: Counts) -> int | None:
+    """Rows accounted for out of 100, rounded down; None while the number of rows is not known."""
+    if job.total_rows is None:
+        return None
+    if job.total_rows == 0:
+        return 100 if job.status == "completed" else 0
+    return 100 * counts.total // job.total_rows
+
+
+def timestamp(at: datetime | None) -> str | None:
+    """A time as ISO 8601, in UTC, to the millisecond."""
+    return None if at is None else at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def progress_line(job: Job, live: Live, snapshot: Snapshot | None, rows_per_s: float | None) -> str:
+    """How far a living job is, for people.
+
+    Args:
+        snapshot: how far the copy of the query's rows is, while preparing.
+        rows_per_s: of this attempt; None before it has any.
+    """
+    if job.status == "preparing" and snapshot is not None:
+        total = f" of about {snapshot.total:,}" if snapshot.total is not None else ""
+        return f"preparing: {snapshot.rows:,}{total} rows copied"
+    if job.status == "completing":
+        return "completing: publishing the result"
+    if job.status != "running":
+        return job.status
+    counts = counts_of(job, live)
+    parts = [f"{counts.total:,} of {job.total_rows or 0:,} rows ({percentage(job, counts)}%)"]
+    if rows_per_s:
+        parts += [f"{rows_per_s:,.0f} rows/s", f"{clock((job.total_rows or 0) - counts.total, rows_per_s)} left"]
+    return "running: " + ", ".join([*parts, f"{counts.rejected:,} rejected"])
+
+
+def clock(rows: int, rows_per_s: float) -> str:
+    """How long `rows` take, as 0:07 or 1:02:03."""
+    minutes, seconds = divmod(math.ceil(rows / rows_per_s), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def title(job: Job) -> str:
+    """How a job stands, in a few words."""
+    spent = sum((job.seconds.prepare, job.seconds.run, job.seconds.complete))
+    if job.status == "completed":
+        rejects = " with rejects" if job.outcome == "with_rejects" else ""
+        return f"{job.id} completed{rejects} in {_seconds(spent)}"
+    return f"{job.id} {job.status} after {_seconds(spent)}" if job.is_over else f"{job.id} {job.status}"
+
+
+def summary(job: Job, live: Live, reasons: Sequence[Reason], log: Path) -> list[tuple[str, str]]:
+    """What people want to know when a job is over, as labels and texts.
+
+    Args:
+        reasons: why rows were rejected, where that is known, the most frequent first.
+        log: where the job's process wrote what else there is to know.
+    """
+    counts = counts_of(job, live)
+    lines = []
+    if job.error:
+        lines.append(("error", job.error))
+    if job.total_rows is not None:
+        lines.append(("rows", _rows(job, counts, live)))
+    if job.already.total:
+        lines.append(("", f"{job.already.total:,} of them by earlier attempts"))
+    if job.status == "completed" and job.seconds.run > 0:
+        lines.append(("speed", f"{(counts.total - job.already.total) / job.seconds.run:,.0f} rows/s"))
+    lines += _times(job)
+    if job.output is not None:
+        state = "" if job.status == "completed" else " (not published)"
+        # A result that a failed job may have published after all is spoken of in its error.
+        lines.append(("output", job.output + ("" if "visible" in (job.error or "") else state)))
+    if counts.rejected and (job.status == "completed" or reasons):
+        lines.append(("rejects", str(job.rejects)))
+        lines += [("", f"{reason.rows:,} × {reason.error_type}: {reason.error}") for reason in reasons]
+        lines.append(("look", f"penstock jobs rejects {job.id}"))
+    return lines + _remedies(job, counts, log)
+
+
+def _rows(job: Job, counts: Counts, live: Live) -> str:
+    parts = f"{counts.scored:,} scored + {counts.rejected:,} rejected + {counts.skipped:,} skipped"
+    if counts.total == job.total_rows:
+        return f"{job.total_rows:,} = {parts}"
+    return f"{job.total_rows:,}, of which {counts.total:,} = {parts}; {kept_rows(job, live):,} are kept"
+
+
+def _times(job: Job) -> list[tuple[str, str]]:
+    seconds = job.seconds
+    if not any((seconds.prepare, seconds.run, seconds.complete)):
+        return []
+    clocked = {"prepare": seconds.prepare, "run": seconds.run, "complete": seconds.complete}
+    threads = {"read": seconds.read, "score": seconds.score, "write": seconds.write}
+    lines = [("time", _spent(clocked))]
+    if any(threads.values()):
+        lines.append(("", f"{_spent(threads)} (all threads together)"))
+    return lines
+
+
+def _remedies(job: Job, counts: Counts, log: Path) -> list[tuple[str, str]]:
+    if job.status == "cancelled":
+        return [("next", f"penstock resume {job.id}")]
+    if job.status != "failed":
+        return []
+    if too_many_rejects(job, counts):
+        return [
+            ("next", "mend the rows and run the job again, or publish without them:"),
+            ("", f"penstock resume {job.id} --max-reject-ratio {ratio_above(counts):g}"),
+        ]
+    return [("next", f"penstock resume {job.id}"), ("log", str(log))]
+
+
+def too_many_rejects(job: Job, counts: Counts) -> bool:
+    """Whether a failed job has all rows staged and only more rejects than it bears."""
+    scored = counts.scored + counts.rejected
+    return (
+        job.status == "failed"
+        and job.total_rows == counts.total
+        and counts.rejected > job.spec.rejects.max_reject_ratio * scored
+    )
+
+
+def ratio_above(counts: Counts) -> float:
+    """The least ratio of two digits that lets these rejects pass."""
+    return min(1.0, math.ceil(100 * counts.rejected / (counts.scored + counts.rejected)) / 100)
+
+
+def _spent(seconds: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {_seconds(value)}" for name, value in seconds.items())
+
+
+def _seconds(value: float) -> str:
+    return f"{value:.1f} s"
+
+
+def aligned(rows: Iterable[Iterable[Any]], headers: Sequence[str], cell_chars: int | None = _CELL_CHARS) -> list[str]:
+    """Lines of a table: a header, then the rows, columns as wide as they need; numbers to the right.
+
+    Args:
+        cell_chars: longer cells are cut to this; None leaves them whole.
+    """
+    values = [[_cell(value, cell_chars) for value in row] for row in rows]
+    right = [bool(values) and all(_is_number(row[at]) for row in values) for at in range(len(headers))]
+    table = [list(headers), *values]
+    widths = [max(len(row[at]) for row in table) for at in range(len(headers))]
+    return [
+        "  ".join(
+            cell.rjust(width) if at_right else cell.ljust(width)
+            for cell, width, at_right in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _cell(value: Any, most_chars: int | None) -> str:
+    text = f"{value:.6g}" if isinstance(value, float) else "" if value is None else " ".join(str(value).split())
+    return text if most_chars is None or len(text) <= most_chars else f"{text[: most_chars - 1]}…"
+
+
+def _is_number(cell: str) -> bool:
+    return not cell or cell.translate(_NUMBER_MARKS).isdecimal()
+
+
+def plan_json(report: PlanReport) -> dict[str, Any]:
+    """A plan as `--json` prints it."""
+    low, high = report.seconds
+    features = [{"column": each.column, "type": each.given, "fed_as": each.fed_as} for each in report.features]
+    return {
+        "rows": report.rows,
+        "splits": report.splits,
+        "features": features,
+        "output": [{"column": name, "type": kind} for name, kind in report.output],
+        "predictions": report.predictions.to_pylist(),
+        "refused": report.refused,
+        "sample_rows": report.sample_rows,
+        "seconds": {"low": round(low, 1), "high": round(high, 1)},
+    }
+
+
+def plan_lines(report: PlanReport) -> list[str]:
+    """A plan for people."""
+    features = ([each.column, each.given, each.fed_as] for each in report.features)
+    lines = [
+        f"rows    {report.rows:,} in {report.splits:,} {'split' if report.splits == 1 else 'splits'}",
+        f"time    {_range(*report.seconds)} (from a sample of {report.sample_rows:,} rows)",
+        "",
+        *aligned(features, ["feature", "is", "fed as"]),
+        "",
+        *aligned(report.output, ["output", "type"]),
+    ]
+    if report.predictions.num_rows:
+        rows = (row.values() for row in report.predictions.to_pylist())
+        lines += ["", "first predictions", "", *aligned(rows, report.predictions.schema.names)]
+    if report.refused:
+        lines += ["", "of the first rows, these would be rejected", "", *report.refused]
+    return lines
+
+
+def _range(low_s: float, high_s: float) -> str:
+    """A range of time, in minutes where they are many."""
+    if high_s < 120:  # two minutes
+        return f"{low_s:.0f} to {high_s:.0f} s"
+    return f"{low_s / 60:.0f} to {high_s / 60:.0f} min"
+
+
+def dumped(value: Any) -> str:
+    """JSON on one line; what JSON cannot say (times, decimals, bytes) as text."""
+    return json.dumps(value, default=str, ensure_ascii=False)

@@ -1,0 +1,140 @@
+"""A job's progress as it is seen: a live bar in a terminal, a line now and then elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Protocol, TextIO
+
+from launcher.progress import Live, Snapshot, counts_of
+from launcher.report import clock, progress_line
+from launcher.state.job import Job
+
+# Lines of a log are read by people, later; more often than this they are noise.
+_LINE_EVERY_S = 5.0
+# Workers report once a second; a shorter look says nothing.
+_PACE_AFTER_S = 1.0
+
+
+class Display(Protocol):
+    """Something that shows progress."""
+
+    def show(self, job: Job, live: Live, snapshot: Snapshot | None) -> None:
+        """Show how far the job is. Called a few times a second."""
+
+    def close(self) -> None:
+        """Leave the screen as it was."""
+
+
+class Pace:
+    """Rows per second of one attempt, since it was first seen running."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._began: tuple[float, int] | None = None
+
+    def rows_per_s(self, job: Job, live: Live) -> float | None:
+        """The mean so far: steady, as it looks back to the beginning. None before there is one."""
+        if job.status != "running":
+            return None
+        now, rows = self._now(), counts_of(job, live).total
+        if self._began is None:
+            self._began = now, rows
+        spent_s, done = now - self._began[0], rows - self._began[1]
+        return done / spent_s if spent_s >= _PACE_AFTER_S and done > 0 else None
+
+
+class Lines:
+    """Plain lines: one at each change of state, and one every five seconds between."""
+
+    def __init__(self, stream: TextIO, now: Callable[[], float] = time.monotonic) -> None:
+        self._stream = stream
+        self._now = now
+        self._pace = Pace(now)
+        self._said: str | None = None
+        self._said_at = 0.0
+
+    def show(self, job: Job, live: Live, snapshot: Snapshot | None) -> None:
+        """Print a line if it is time."""
+        rows_per_s = self._pace.rows_per_s(job, live)
+        now = self._now()
+        if job.is_over or (job.status == self._said and now - self._said_at < _LINE_EVERY_S):
+            return
+        self._said, self._said_at = job.status, now
+        print(f"{job.id} {progress_line(job, live, snapshot, rows_per_s)}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+class Bar:
+    """A live bar: rows, rows per second, time left, rejects. Gone when closed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self._pace = Pace()
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[said]}", markup=False),
+            console=Console(file=stream),
+            auto_refresh=False,
+            transient=True,
+        )
+        self._task = self._progress.add_task("", total=None, said="")
+        self._progress.start()
+
+    def show(self, job: Job, live: Live, snapshot: Snapshot | None) -> None:
+        """Draw the bar as it is now."""
+        said, total, completed = "", None, 0
+        rows_per_s = self._pace.rows_per_s(job, live)
+        if job.status == "preparing" and snapshot is not None:
+            total, completed = snapshot.total, min(snapshot.rows, snapshot.total or snapshot.rows)
+            said = f"{snapshot.rows:,} rows copied"
+        elif job.status in ("running", "completing"):
+            counts = counts_of(job, live)
+            total, completed = job.total_rows, counts.total
+            said = f"{counts.total:,} of {total or 0:,} rows"
+            if rows_per_s and total is not None:
+                said += f" · {rows_per_s:,.0f} rows/s · {clock(total - completed, rows_per_s)} left"
+            if counts.rejected:
+                said += f" · {counts.rejected:,} rejected"
+        self._progress.update(
+            self._task, description=f"{job.id} {job.status}", total=total, completed=completed, said=said
+        )
+        self._progress.refresh()
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self._progress.stop()
+
+
+def display_for(stream: TextIO, plain: bool) -> Display:
+    """A bar where there is a terminal and nothing speaks against it, else lines."""
+    return Lines(stream) if plain or not stream.isatty() else Bar(stream)
+
+
+def print_summary(heading: str, lines: list[tuple[str, str]], status: str, stream: TextIO | None = None) -> None:
+    """Print labelled lines: framed in a terminal, bare elsewhere."""
+    stream = stream or sys.stdout
+    width = max((len(label) for label, _ in lines), default=0)
+    if not stream.isatty():
+        print(heading, file=stream)
+        for label, text in lines:
+            print(f"  {label:<{width}}  {text}", file=stream)
+        return
+    from rich.console import Console
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="dim", no_wrap=True)
+    # Paths and commands are to be copied whole: long ones are folded, never cut.
+    grid.add_column(overflow="fold")
+    for label, text in lines:
+        grid.add_row(label, Text(text))
+    colour = {"completed": "green", "failed": "red"}.get(status, "yellow")
+    panel = Panel(grid, title=Text(heading, style=f"bold {colour}"), title_align="left", border_style=colour)
+    Console(file=stream).print(panel)

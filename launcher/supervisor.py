@@ -1,0 +1,257 @@
+"""Jobs get their own process, and their state is put right when that process is gone."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Collection
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import HomeUnusable, JobAlive, JobExists, LauncherError, StoreUnavailable
+from launcher.home import Home, JobFolder, JobLock
+from launcher.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot
+from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
+from launcher.state.store import JobStore
+from pipelines.spec import JobSpec
+
+ATTEMPT = "launcher.attempt"
+
+
+class StartedJob:
+    """A job's process, as seen by the process that started it."""
+
+    def __init__(self, job: Job, process: "subprocess.Popen[bytes]") -> None:
+        self.job = job
+        self._process = process
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for the process to end. Returns, within 50 ms of the end or of the time given, whether it did."""
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def cancel(self) -> None:
+        """Ask it to stop; it takes up to 4 s when it publishes already."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it and its children at once. The ledger makes any moment safe."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+
+    def end(self) -> str:
+        """How it ended, for people."""
+        code = self._process.returncode
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+class Supervisor:
+    """Starts jobs, resumes, settles and deletes them.
+
+    Any number of supervisors may share a home. A job's process outlives the supervisor that started it.
+
+    Args:
+        home: where jobs are kept.
+        store: their states.
+        attempt_module: what the job's process runs.
+    """
+
+    def __init__(self, home: Home, store: JobStore, attempt_module: str = ATTEMPT) -> None:
+        self._home = home
+        self._store = store
+        self._attempt_module = attempt_module
+
+    def submit(self, spec: JobSpec, working_dir: Path, reason: str = "penstock run") -> StartedJob:
+        """Record a job and start its process.
+
+        Args:
+            working_dir: where relative paths of the spec start from; absolute.
+
+        Raises:
+            HomeUnusable, StoreUnavailable: nothing was started.
+        """
+        while True:
+            job = Job(new_id(), spec, str(working_dir), datetime.now(UTC))
+            folder = self._home.job(job.id)
+            try:
+                folder.create()
+                # Held from before the job is known, so that nobody finds it without a process.
+                lock = folder.lock(job.id)
+            except HomeUnusable:
+                shutil.rmtree(folder.path, ignore_errors=True)
+                raise
+            try:
+                self._store.add(job, reason)
+                return self._start(job, lock)
+            except JobExists:
+                continue
+            except StoreUnavailable:
+                shutil.rmtree(folder.path, ignore_errors=True)
+                raise
+            finally:
+                lock.release()
+
+    def resume(self, job_id: str, max_reject_ratio: float | None = None, reason: str = "penstock resume") -> StartedJob:
+        """Start another attempt of a job that failed, was cancelled, or whose process died.
+
+        Args:
+            max_reject_ratio: takes the place of the spec's from now on.
+
+        Raises:
+            JobUnknown: there is none.
+            JobAlive: its process runs.
+            MoveForbidden: it is completed.
+            HomeUnusable, StoreUnavailable: nothing was started.
+        """
+        job = self._store.get(job_id)
+        folder = self._home.job(job_id)
+        folder.create()
+        lock = folder.lock(job_id, job.pid)
+        try:
+            job = self._settle(self._store.get(job_id))
+            if not Path(job.working_dir).is_dir():
+                raise HomeUnusable(f"{job_id} was run in {job.working_dir}, which is gone; run the job anew")
+            spec = job.spec
+            if max_reject_ratio is not None:
+                spec = replace(spec, rejects=replace(spec.rejects, max_reject_ratio=max_reject_ratio))
+            job = self._store.move(job_id, job.status, "submitted", reason, spec=spec)
+            return self._start(job, lock)
+        finally:
+            lock.release()
+
+    def job(self, job_id: str) -> Job:
+        """One job, its state put right.
+
+        Raises:
+            JobUnknown: there is none.
+        """
+        return self.settled(self._store.get(job_id))
+
+    def peek(self, job_id: str) -> Job:
+        """One job, as recorded.
+
+        Raises:
+            JobUnknown: there is none.
+        """
+        return self._store.get(job_id)
+
+    def jobs(self, statuses: Collection[Status] | None = None) -> list[Job]:
+        """All jobs, or those in one of `statuses`, their states put right, the newest first."""
+        jobs = [self.settled(job) for job in self._store.jobs()]
+        return jobs if statuses is None else [job for job in jobs if job.status in statuses]
+
+    def moves(self, job_id: str) -> list[Move]:
+        """The moves of a job, the first first."""
+        return self._store.moves(job_id)
+
+    def live(self, job: Job) -> Live:
+        """What the workers of the job's last attempt have counted."""
+        return read_live(self._home.job(job.id).progress, job.attempt)
+
+    def snapshot(self, job: Job) -> Snapshot | None:
+        """How far the copy of the query's rows is."""
+        return read_snapshot(self._home.job(job.id).preparing, job.attempt)
+
+    def folder(self, job_id: str) -> JobFolder:
+        """Where a job is kept."""
+        return self._home.job(job_id)
+
+    def settled(self, job: Job, why: str | None = None, to: Status = "failed") -> Job:
+        """The job as it is; moved to `to` when it should have a process and has none.
+
+        Args:
+            why: what is known of the end of its process.
+        """
+        folder = self._home.job(job.id)
+        if job.is_over or folder.is_alive():
+            return job if job.is_over else self._store.get(job.id)
+        folder.create()
+        try:
+            lock = folder.lock(job.id)
+        except JobAlive:
+            return self._store.get(job.id)
+        try:
+            return self._settle(self._store.get(job.id), why, to)
+        finally:
+            lock.release()
+
+    def delete(self, job_id: str) -> None:
+        """Remove a job: what it staged, its snapshot, its folder, its record. A published result stays.
+
+        Raises:
+            JobUnknown: there is none.
+            JobAlive: its process runs.
+            PipelineError: the destination could not be reached to be tidied.
+        """
+        job = self._store.get(job_id)
+        folder = self._home.job(job_id)
+        folder.create()
+        lock = folder.lock(job_id, job.pid)
+        try:
+            job = self._settle(self._store.get(job_id))
+            self._discard(job, folder)
+            folder.delete()
+            self._store.delete(job_id, TERMINAL)
+        finally:
+            lock.release()
+
+    def _discard(self, job: Job, folder: JobFolder) -> None:
+        if job.started_at is None:
+            return
+        import importlib
+
+        # Relative paths of the spec start from there, and so do the modules of a Python model.
+        with contextlib.chdir(job.working_dir) if Path(job.working_dir).is_dir() else contextlib.nullcontext():
+            importlib.import_module(self._attempt_module).discard(job, folder.path)
+
+    def _settle(self, job: Job, why: str | None = None, to: Status = "failed") -> Job:
+        """Move a job without a process out of its active state. The caller holds its lock."""
+        if job.is_over:
+            return job
+        live = self.live(job)
+        process = "its process" if job.pid is None else f"its process (pid {job.pid})"
+        to, text = stopped_as(
+            job,
+            to,
+            why or f"{process} died",
+            has_begun_to_publish(self._store.moves(job.id)),
+            kept_rows(job, live),
+        )
+        counts = None if job.total_rows is None else counts_of(job, live)
+        changes: dict[str, Any] = {"error": text if to == "failed" else None, "counts": counts}
+        try:
+            return self._store.move(job.id, ACTIVE, to, text, **changes)
+        except StoreUnavailable:
+            self._home.job(job.id).give_up_reserve()
+            return self._store.move(job.id, ACTIVE, to, text, **changes)
+
+    def _start(self, job: Job, lock: JobLock) -> StartedJob:
+        folder = self._home.job(job.id)
+        # -P: a folder `launcher` or `queue.py` where the user works must not take the place of ours.
+        command = [sys.executable, "-P", "-m", "launcher.jobprocess", job.id, "--lock-fd", str(lock.fd)]
+        command += ["--attempt", self._attempt_module]
+        try:
+            with open(folder.log, "ab") as log:
+                process = subprocess.Popen(
+                    command,
+                    cwd=job.working_dir,
+                    env={**os.environ, "PENSTOCK_HOME": str(self._home.path)},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=[lock.fd],
+                )
+        except OSError as error:
+            text = f"its process could not be started: {error.strerror}: {error.filename}"
+            with contextlib.suppress(LauncherError):
+                self._store.move(job.id, "submitted", "failed", text, error=text)
+            raise HomeUnusable(f"{job.id}: {text}") from error
+        return StartedJob(job, process)

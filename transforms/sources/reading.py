@@ -1,0 +1,127 @@
+"""A query that is being read: the transaction it runs in, and what is known of its result before the rows come."""
+
+import contextlib
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import pyarrow as pa
+from adbc_driver_manager import dbapi
+
+from transforms.connection import Connection
+from transforms.errors import Cancelled, InputError
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a query gives.
+
+    Args:
+        schema: plain Arrow types, names that do not repeat, at least one.
+        rows: how many there are, or how many the database expects; None when that was not asked.
+        size_bytes: the same for their size.
+        batches: the rows, laid out as `schema`; they come from the database as they are asked for.
+        decimals: columns of `schema` that hold the digits of decimal numbers as text, or `nan`, `inf`, `-inf`; with
+            their declared precision and scale, where there are such.
+    """
+
+    schema: pa.Schema
+    rows: int | None
+    size_bytes: int | None
+    batches: Generator[pa.RecordBatch]
+    decimals: dict[str, tuple[int, int] | None] = field(default_factory=dict)
+
+
+class Session:
+    """One read-only transaction: all statements see the database as it was at the first.
+
+    Used by one thread, save for `cancel`.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self._database: Any = None
+        self._cursor: Any = None
+        self._cancelled = False
+
+    def __enter__(self) -> Self:
+        self._database = self.connection.open(read_only=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What a query that was cut short still has to say on closing is of no interest.
+        with contextlib.suppress(dbapi.Error):
+            self._database.close()
+
+    def cancel(self) -> None:
+        """End the statement that runs and refuse further ones. Called from any thread; not every driver can."""
+        self._cancelled = True
+        cursor = self._cursor
+        if cursor is not None:
+            with contextlib.suppress(dbapi.Error):
+                cursor.adbc_cancel()
+
+    def schema(self, statement: str) -> pa.Schema:
+        """The columns that `statement` would give.
+
+        Raises:
+            InputError: the database refuses it.
+        """
+        with self._opened({}) as cursor:
+            return cursor.adbc_execute_schema(statement)
+
+    def fetch(self, statement: str, **options: str) -> list[tuple[Any, ...]]:
+        """Run `statement` and return its rows, of which there are few.
+
+        Raises:
+            InputError: the database refuses it.
+        """
+        with self._opened(options) as cursor:
+            cursor.execute(statement)
+            columns = [column.to_pylist() for column in cursor.fetch_arrow_table().columns]
+            return list(zip(*columns, strict=True))
+
+    def stream(self, statement: str, **options: str) -> Generator[pa.RecordBatch]:
+        """Run `statement` and return its rows as they come; an empty batch comes first and tells the schema.
+
+        Raises:
+            InputError: the database refuses it, or fails on the way.
+        """
+        with self._opened(options) as cursor:
+            cursor.execute(statement)
+            reader = cursor.fetch_record_batch()
+            yield pa.RecordBatch.from_arrays([pa.array([], type) for type in reader.schema.types], schema=reader.schema)
+            yield from reader
+
+    @contextlib.contextmanager
+    def _opened(self, options: dict[str, str]) -> Iterator[Any]:
+        try:
+            with self._database.cursor(adbc_stmt_kwargs=options or None) as cursor:
+                self._cursor = cursor
+                if self._cancelled:
+                    raise Cancelled("the query was broken off")
+                yield cursor
+        # The driver's stream of batches passes its errors on as Arrow's.
+        except (dbapi.Error, pa.ArrowException, OSError) as error:
+            raise InputError(f"input.query at {self.connection.describe()}: {self.connection.reason(error)}") from error
+        finally:
+            self._cursor = None
+
+
+def check_columns(names: Sequence[str], same: Sequence[str] | None = None) -> None:
+    """Demand at least one column, and no name twice.
+
+    Args:
+        names: of the columns.
+        same: as the database compares them, where it has a way of its own.
+
+    Raises:
+        InputError: names the column that is there twice.
+    """
+    if not names:
+        raise InputError("input.query gives no columns; select at least one")
+    seen: set[str] = set()
+    for name, key in zip(names, same or names, strict=True):
+        if key in seen:
+            raise InputError(f"input.query gives two columns named {name!r}; rename one with AS")
+        seen.add(key)

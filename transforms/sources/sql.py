@@ -1,0 +1,232 @@
+"""A SQL query as a source: run once, in one read-only transaction, and kept as a snapshot that always reads the same.
+
+The database is read by a thread of its own, a few batches ahead of the writing: the two overlap, and a job that is told
+to stop need not wait for a query that is still sorting.
+"""
+
+import queue
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from transforms.connection import Connection
+from transforms.errors import Cancelled, InputError
+from transforms.sources.postgres import read_postgres
+from transforms.sources.query import bare, check_query, reads_table, tables_read
+from transforms.sources.reading import Result, Session
+from transforms.sources.snapshot import RESERVE_BYTES, SnapshotSource, SnapshotWriter, mebibytes
+from transforms.sources.sqlite import read_sqlite
+
+__all__ = ["check_query", "count_rows", "reads_table", "sample", "snapshot", "tables_read"]
+
+# Batches are 1 to 4 MiB.
+_AHEAD_BATCHES = 16
+# How soon a stop is noticed.
+_POLL_S = 0.1
+# How long a database may take to give up a query; then its thread is left to itself.
+_GIVE_UP_S = 2.0
+
+
+def snapshot(
+    connection: Connection,
+    query: str,
+    folder: Path,
+    batch_size: int,
+    on_progress: Callable[[int, int | None], None] = lambda rows, total: None,
+    stop: threading.Event | None = None,
+) -> SnapshotSource:
+    """Run `query` once and keep its rows in `folder`, where they read the same each time.
+
+    Types are those of the columns, never guessed from the first rows: see `read_postgres` and `read_sqlite`. A decimal
+    without a declared scale gets the largest that occurs; one too long for 38 digits, or not finite, is float64.
+
+    Args:
+        folder: made when it is missing; an earlier snapshot in it is removed. On an error nothing is left in it.
+        batch_size: rows of a model call; a span is a multiple of it.
+        on_progress: told the rows written so far, and the total (an estimate, with PostgreSQL).
+        stop: set from elsewhere to give up.
+
+    Raises:
+        ConnectionRefused: the database cannot be reached.
+        InputError: the query is no single SELECT, fails, or its result does not fit on the disk.
+        Cancelled: `stop` was set.
+    """
+    check_query(query, connection.dialect)
+    with SnapshotWriter(folder, batch_size) as writer, _Ahead(connection, query, stop) as ahead:
+        result = ahead.result()
+        _check_room(folder, result)
+        on_progress(0, result.rows)
+        decimals = _Decimals(result)
+        for batch in ahead:
+            decimals.look(batch)
+            if writer.add(batch):
+                on_progress(writer.rows, result.rows)
+        source = writer.finish(decimals.schema())
+    on_progress(source.rows, source.rows)
+    return source
+
+
+def sample(connection: Connection, query: str, rows: int) -> pa.Table:
+    """The first `rows` rows of `query`, without a snapshot.
+
+    The types are a snapshot's, save that a decimal without a declared scale is known by these rows alone. With SQLite
+    all rows are looked at nevertheless: nothing else tells the types.
+
+    Raises:
+        ConnectionRefused, InputError: as `snapshot`.
+    """
+    check_query(query, connection.dialect)
+    with Session(connection) as session:
+        result = _read(session, query, limit=rows)
+        decimals = _Decimals(result)
+        batches = list(result.batches)
+    for batch in batches:
+        decimals.look(batch)
+    return pa.Table.from_batches(batches, result.schema).cast(decimals.schema())
+
+
+def count_rows(connection: Connection, query: str) -> int:
+    """How many rows `query` gives. The database counts; nothing is transferred.
+
+    Raises:
+        ConnectionRefused, InputError: as `snapshot`.
+    """
+    check_query(query, connection.dialect)
+    with Session(connection) as session:
+        statement = bare(query, connection.dialect)
+        ((rows,),) = session.fetch(f"SELECT count(*) FROM (\n{statement}\n) AS penstock_query")
+    return int(rows)
+
+
+def _read(session: Session, query: str, limit: int | None = None) -> Result:
+    dialect = session.connection.dialect
+    read = read_postgres if dialect == "postgres" else read_sqlite
+    return read(session, bare(query, dialect), limit)
+
+
+def _check_room(folder: Path, result: Result) -> None:
+    free = shutil.disk_usage(folder).free
+    if result.size_bytes is not None and result.size_bytes > free - RESERVE_BYTES:
+        raise InputError(
+            f"input.query gives about {mebibytes(result.size_bytes)} ({result.rows:,} rows), but {folder} has "
+            f"{mebibytes(free)} free, of which {mebibytes(RESERVE_BYTES)} stay so; free some space, or read fewer rows "
+            f"or columns (if the estimate is far off: ANALYZE the tables)"
+        )
+
+
+class _Decimals:
+    """Finds the types of a result's decimal columns while their digits pass by."""
+
+    def __init__(self, result: Result) -> None:
+        self._schema = result.schema
+        self._declared = result.decimals
+        self._whole = dict.fromkeys(result.decimals, 1)
+        self._scale = dict.fromkeys(result.decimals, 0)
+        self._not_finite: set[str] = set()
+
+    def look(self, rows: pa.RecordBatch) -> None:
+        """Take note of the digits in `rows`."""
+        for name, declared in self._declared.items():
+            digits = rows.column(name)
+            if name in self._not_finite or digits.null_count == len(digits):
+                continue
+            if _has_letters(digits):
+                self._not_finite.add(name)
+            elif declared is None:
+                length, point = pc.binary_length(digits), pc.find_substring(digits, ".")
+                whole = pc.if_else(pc.less(point, 0), length, point)
+                signed = pc.starts_with(digits, "-")
+                scale = pc.max(pc.subtract(length, whole)).as_py() - 1
+                self._scale[name] = max(self._scale[name], scale)
+                self._whole[name] = max(self._whole[name], pc.max(pc.subtract(whole, signed.cast(pa.int32()))).as_py())
+
+    def schema(self) -> pa.Schema:
+        """The schema of the result, given all rows looked at."""
+        return pa.schema([field.with_type(self._type(field)) for field in self._schema])
+
+    def _type(self, field: pa.Field) -> pa.DataType:
+        name = field.name
+        if name not in self._declared:
+            return field.type
+        if name in self._not_finite or self._whole[name] + self._scale[name] > 38:
+            return pa.float64()
+        return pa.decimal128(*(self._declared[name] or (38, self._scale[name])))
+
+
+def _has_letters(digits: pa.StringArray) -> bool:
+    """Whether `nan` or `inf` is among the digits: letters come behind them, and behind point and sign, in ASCII."""
+    data = digits.buffers()[2]
+    return data is not None and data.size > 0 and int(np.frombuffer(data, dtype=np.uint8).max()) > ord("9")
+
+
+class _Ahead(Iterator[pa.RecordBatch]):
+    """The rows of a query, read by a thread that is a few batches ahead of whoever takes them."""
+
+    def __init__(self, connection: Connection, query: str, stop: threading.Event | None) -> None:
+        self._query = query
+        self._stop = stop
+        self._session = Session(connection)
+        self._closed = threading.Event()
+        self._items: queue.Queue[Result | pa.RecordBatch | BaseException] = queue.Queue(_AHEAD_BATCHES)
+        # A daemon: a driver that cannot break off a query must not hold up the end of a process that was told to stop.
+        self._thread = threading.Thread(target=self._run, name="snapshot-read", daemon=True)
+
+    def __enter__(self) -> "_Ahead":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
+        if self._thread.is_alive():
+            self._session.cancel()
+            self._thread.join(_GIVE_UP_S)
+
+    def result(self) -> Result:
+        """What is known before the rows. Called once, before the first row is taken."""
+        result = self._next()
+        assert isinstance(result, Result)
+        return result
+
+    def __next__(self) -> pa.RecordBatch:
+        return self._next()
+
+    def _next(self) -> Result | pa.RecordBatch:
+        while True:
+            if self._stop is not None and self._stop.is_set():
+                raise Cancelled("the query was broken off; nothing of it is kept")
+            try:
+                item = self._items.get(timeout=_POLL_S)
+            except queue.Empty:
+                continue
+            if isinstance(item, BaseException):
+                raise item
+            return item
+
+    def _run(self) -> None:
+        try:
+            with self._session:
+                result = _read(self._session, self._query)
+                self._put(result)
+                with closing(result.batches) as batches:
+                    for batch in batches:
+                        if not self._put(batch):
+                            return
+            self._put(StopIteration())
+        except BaseException as error:
+            self._put(error)
+
+    def _put(self, item: Result | pa.RecordBatch | BaseException) -> bool:
+        """Hand `item` over; False when nobody takes it any more."""
+        while not self._closed.is_set():
+            try:
+                self._items.put(item, timeout=_POLL_S)
+                return True
+            except queue.Full:
+                continue
+        return False
