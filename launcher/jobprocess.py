@@ -38,6 +38,7 @@ from launcher.progress import Live, SnapshotProgress, counts_of, kept_rows, read
 from launcher.state.job import ACTIVE, Job, Move, Seconds, Status, has_begun_to_publish, stopped_as
 from launcher.state.sql import SqlJobStore
 from launcher.state.store import JobStore
+from pipelines.spec import SqlInput, TableOutput
 from predictors.errors import PredictorError
 from transforms.errors import PipelineError
 from transforms.telemetry import Telemetry
@@ -208,7 +209,8 @@ class JobProcess:
 
         text = " ".join(text.split())
         spec = self._job.spec
-        for uri in {getattr(spec.input, "connection", None), getattr(spec.output, "connection", None)} - {None}:
+        uris = {part.connection for part in (spec.input, spec.output) if isinstance(part, SqlInput | TableOutput)}
+        for uri in uris:
             try:
                 text = Connection(uri).mask(text)
             except PipelineError:
@@ -249,7 +251,8 @@ def seconds_of(moves: Sequence[Move], now: datetime, live: Live) -> Seconds:
     for move, end in zip(moves, [*(move.at for move in moves[1:]), now], strict=True):
         if move.to in spent:
             spent[move.to] += max(0.0, (end - move.at).total_seconds())
-    return Seconds(*spent.values(), live.read_s, live.score_s, live.write_s)
+    prepare, run, complete = spent.values()
+    return Seconds(prepare, run, complete, live.read_s, live.score_s, live.write_s)
 
 
 def _listen_to_signals() -> socket.socket:

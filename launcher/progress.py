@@ -54,8 +54,10 @@ def read_live(folder: Path, attempt: int) -> Live:
     def total(name: str) -> float:
         return sum(values.get(name, 0) for values in told)
 
-    rows = ("rows_read", "scored", "rejected", "skipped", "staged")
-    return Live(*(int(total(name)) for name in rows), total("read_s"), total("score_s"), total("write_s"))
+    rows_read, scored, rejected, skipped, staged = (
+        int(total(name)) for name in ("rows_read", "scored", "rejected", "skipped", "staged")
+    )
+    return Live(rows_read, scored, rejected, skipped, staged, total("read_s"), total("score_s"), total("write_s"))
 
 
 def read_snapshot(path: Path, attempt: int) -> Snapshot | None:

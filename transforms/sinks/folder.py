@@ -2,6 +2,7 @@
 
 import ctypes
 import errno
+import fcntl
 import json
 import os
 import shutil
@@ -130,10 +131,10 @@ class PublishedFolder:
         Raises:
             OutputError: the target is there and may not be replaced, or the file system refuses.
         """
-        if self.published() is not None:
-            return
         result = self.staging / "result"
-        with self.explained():
+        with self.explained(), self._publishing():
+            if self.published() is not None:
+                return
             shutil.rmtree(result, ignore_errors=True)
             result.mkdir()
             for name, part in files.items():
@@ -154,6 +155,16 @@ class PublishedFolder:
             self._take_place(result, target, replace)
             fsync_folder(target.parent)
             fsync_folder(self.staging)
+
+    @contextmanager
+    def _publishing(self) -> Iterator[None]:
+        """Let one publisher of this job in at a time; the lock dies with its process."""
+        fd = os.open(self.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(fd)
 
     def _take_place(self, result: Path, target: Path, replace: bool) -> None:
         """Rename `result` to `target`; what was there, if anything, ends in the staging folder."""

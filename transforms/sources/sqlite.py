@@ -45,12 +45,23 @@ def read_sqlite(session: Session, statement: str, limit: int | None) -> Result:
     schema = pa.schema(list(zip(declared, types, strict=True)))
     size = sum(look.size_bytes + 8 * rows for look in seen)
     batch_rows = max(min(SPAN_ROWS, _BATCH_BYTES * rows // max(size, 1)), 1)
-    text = (
-        f"SELECT {', '.join(_EXAMPLES[type_] for type_ in types)} "
-        # The inner LIMIT, which limits nothing, keeps SQLite from merging the query into this one, with its ORDER BY.
-        f"UNION ALL SELECT * FROM (SELECT * FROM (\n{statement}\n) LIMIT {-1 if limit is None else limit})"
-    )
+    text = _typed(statement, types, [look.classes for look in seen], -1 if limit is None else limit)
     return Result(schema, rows, size, _batches(session, text, schema, batch_rows))
+
+
+def _typed(statement: str, types: Sequence[pa.DataType], seen: Sequence[frozenset[str]], limit: int) -> str:
+    """`statement` with a row in front that makes the driver give its columns these types."""
+    names = [f"c{number}" for number in range(len(types))]
+    # The driver itself would write 10000001.0 as 1.000000e+07.
+    columns = [
+        f"CAST({name} AS TEXT)" if {"real", "text"} <= look else name for name, look in zip(names, seen, strict=True)
+    ]
+    return (
+        f"WITH q({', '.join(names)}) AS (\n{statement}\n) "
+        f"SELECT {', '.join(_EXAMPLES[type_] for type_ in types)} "
+        # The inner LIMIT, though it be none, keeps SQLite from merging the query and its ORDER BY into the outer one.
+        f"UNION ALL SELECT * FROM (SELECT {', '.join(columns)} FROM q LIMIT {limit})"
+    )
 
 
 def _batches(session: Session, text: str, schema: pa.Schema, batch_rows: int) -> Generator[pa.RecordBatch]:
