@@ -74,16 +74,18 @@ class _Span:
 
     def score(self, start: int, stop: int) -> None:
         """Score in one call of the session, or in as many as its fixed number of rows demands."""
-        fixed = self._fixed_rows
-        if fixed is None:
-            feed = {name: tensor[start:stop] for name, tensor in self._tensors.items()}
-            self._keep(start, stop, self._run(self._names, feed))
-            return
-        for at in range(start, stop, fixed):
-            upto = min(at + fixed, stop)
-            feed = {name: _padded(tensor[at:upto], fixed) for name, tensor in self._tensors.items()}
+        step = self._fixed_rows or stop - start
+        for at in range(start, stop, step):
+            upto = min(at + step, stop)
+            feed = {name: tensor[at:upto] for name, tensor in self._tensors.items()}
+            if upto - at < step:
+                feed = {name: _padded(tensor, step) for name, tensor in feed.items()}
             answers = self._run(self._names, feed)
-            self._keep(at, upto, [answer[: upto - at] if len(answer) == fixed else answer for answer in answers])
+            for place, answer in enumerate(answers):
+                room = self._room[place][at:upto]
+                if answer.shape != room.shape:
+                    answer = self._fitted(place, answer, step)[: upto - at]
+                room[...] = answer
 
     def answers(self, ranges: Sequence[tuple[int, int]]) -> pa.RecordBatch:
         """The scored ranges, without a copy where they are all there is."""
@@ -94,18 +96,15 @@ class _Span:
         ]
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
-    def _keep(self, start: int, stop: int, answers: Sequence[np.ndarray[Any, Any]]) -> None:
-        for place, answer in enumerate(answers):
-            room = self._room[place][start:stop]
-            if answer.shape != room.shape:
-                # [n] for one value a row, or [n, 2, 3] for six.
-                if answer.size != room.size or len(answer) != len(room):
-                    raise WrongAnswer(
-                        f"model output {self._names[place]!r} has shape {list(answer.shape)}, "
-                        f"not {len(room)} row(s) of {room.shape[1]} value(s)"
-                    )
-                answer = answer.reshape(room.shape)
-            room[...] = answer
+    def _fitted(self, place: int, answer: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
+        """An answer as [n, k]: it may be [n] for one value a row, or [n, 2, 3] for six."""
+        width = self._room[place].shape[1]
+        if answer.shape[:1] != (rows,) or answer.size != rows * width:
+            raise WrongAnswer(
+                f"model output {self._names[place]!r} has shape {list(answer.shape)}, "
+                f"not {rows} row(s) of {width} value(s)"
+            )
+        return answer.reshape(rows, width)
 
 
 @dataclass
@@ -336,6 +335,4 @@ def _values(column: pa.Array) -> np.ndarray[Any, Any]:
 
 def _padded(tensor: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
     """`tensor` with its last row repeated up to `rows`."""
-    if len(tensor) == rows:
-        return tensor
     return np.concatenate([tensor, np.repeat(tensor[-1:], rows - len(tensor), axis=0)])

@@ -219,24 +219,62 @@ class Recovery:
         """
         scores: Scores[Answer] = Scores()
         for start in range(0, rows, batch_size):
-            stop, bad_before = min(start + batch_size, rows), len(scores.bad)
-            self._score_batch(call, start, stop, scores)
-            bad = scores.bad[bad_before:]
+            stop, before = min(start + batch_size, rows), len(scores.bad)
+            failed = self._answer(call, start, stop, scores)
+            if failed is not None:
+                self._set_bad_apart(call, failed, stop, scores)
+            bad = scores.bad[before:]
             self.saw(stop - start - len(bad), bad)
         return scores
 
-    def _score_batch(self, call: Callable[[int, int], Answer], start: int, stop: int, scores: Scores[Answer]) -> None:
-        """Score a batch; each row that its model cannot score is isolated, and the rest taken as one group again.
+    def _answer(
+        self, call: Callable[[int, int], Answer], start: int, stop: int, scores: Scores[Answer]
+    ) -> _Failed | None:
+        """Score a range, in pieces where memory demands it, up to the first piece that its rows make fail."""
+        at, tries = start, 0
+        while at < stop:
+            upto = min(at + self.size.rows, stop)
+            scores.calls += 1
+            try:
+                answer = call(at, upto)
+            except Exception as error:
+                match kind_of(error):
+                    case "transient" if tries < self.policy.retry_count:
+                        self._back_off(tries)
+                        tries += 1
+                    case "out_of_memory" if upto - at > 1:
+                        self.size.ran_out(upto - at)
+                        tries = 0
+                    case "bad_data" | "rows":
+                        return _Failed(at, upto, error)
+                    case _:
+                        raise
+            else:
+                scores.answers.append((at, upto, answer))
+                self.size.passed(upto - at)
+                at, tries = upto, 0
+        return None
 
-        For k bad rows of n that makes k * (ceil(log2 n) + 1) + 1 calls at most.
+    def _back_off(self, tries: int) -> None:
+        longest = min(self.policy.first_wait_s * 2**tries, self.policy.longest_wait_s)
+        self.wait(longest * (1 + self.draw()) / 2)
+
+    def _set_bad_apart(
+        self, call: Callable[[int, int], Answer], failed: _Failed | None, stop: int, scores: Scores[Answer]
+    ) -> None:
+        """Score a batch from a failed call on; each row that its model cannot score is isolated, and the rest taken as
+        one group again.
+
+        For k bad rows of n that makes k * (ceil(log2 n) + 1) + 1 calls at most, the first one counted.
         """
         before, found = len(scores.bad), 0
         # Ranges that are neither scored nor rejected, the first of them last.
-        todo = [(start, stop)]
-        while todo:
-            at, end = todo.pop()
-            failed = self._answer(call, at, end, scores)
+        todo: list[tuple[int, int]] = []
+        end = stop
+        while failed is not None or todo:
             if failed is None:
+                at, end = todo.pop()
+                failed = self._answer(call, at, end, scores)
                 continue
             if found >= self.policy.bad_rows_per_batch:
                 rest = [(failed.start, end), *todo]
@@ -254,43 +292,8 @@ class Recovery:
                     scores.bad.append(bad)
                     found += 1
                 todo.append((row + 1, end))
-        if len(scores.bad) > before:
-            scores.bad[before:] = sorted(scores.bad[before:], key=lambda bad: bad.row)
-
-    def _answer(
-        self, call: Callable[[int, int], Answer], start: int, stop: int, scores: Scores[Answer]
-    ) -> _Failed | None:
-        """Score a range, in pieces where memory demands it, up to the first piece that its rows make fail."""
-        at = start
-        while at < stop:
-            upto = min(at + self.size.rows, stop)
-            try:
-                answer = self._try(call, at, upto, scores)
-            except Exception as error:
-                match kind_of(error):
-                    case "bad_data" | "rows":
-                        return _Failed(at, upto, error)
-                    case "out_of_memory" if upto - at > 1:
-                        self.size.ran_out(upto - at)
-                        continue
-                raise
-            scores.answers.append((at, upto, answer))
-            self.size.passed(upto - at)
-            at = upto
-        return None
-
-    def _try(self, call: Callable[[int, int], Answer], start: int, stop: int, scores: Scores[Answer]) -> Answer:
-        """One call, repeated while it fails in passing."""
-        for attempt in itertools.count():
-            scores.calls += 1
-            try:
-                return call(start, stop)
-            except Exception as error:
-                if kind_of(error) != "transient" or attempt == self.policy.retry_count:
-                    raise
-            longest = min(self.policy.first_wait_s * 2**attempt, self.policy.longest_wait_s)
-            self.wait(longest * (1 + self.draw()) / 2)
-        raise AssertionError("unreachable: the loop has no end")
+            failed = None
+        scores.bad[before:] = sorted(scores.bad[before:], key=lambda bad: bad.row)
 
     def _isolate_first(
         self, call: Callable[[int, int], Answer], failed: _Failed, scores: Scores[Answer]

@@ -77,10 +77,12 @@ class InlinePool:
         predictor = self._loaded()
         fed = feed(rows, predictor.input_schema, self._nulls)
         span = _prepared(predictor, fed.rows)
-        timed = _Timed(span)
         if fed.bad:
             self._progress(0, len(fed.bad))
-        scores = self._recovery.score_rows(timed, fed.rows.num_rows, self._batch_size)
+        self._own.waited_s = 0.0
+        began = time.perf_counter()
+        scores = self._recovery.score_rows(span.score, fed.rows.num_rows, self._batch_size)
+        model_s = time.perf_counter() - began - self._own.waited_s
         kept, bad = fed.kept, scores.bad
         if kept is not None:
             bad = [BadRow(kept[row.row].as_py(), row.error_type, row.error) for row in bad]
@@ -90,7 +92,7 @@ class InlinePool:
         predictions = span.answers(ranges)
         check_answer(predictions, sum(stop - start for start, stop in ranges), predictor.output_schema)
         scored = others([row.row for row in bad], rows.num_rows) if bad else None
-        return Answers(predictions, scored, bad, scores.calls, timed.seconds)
+        return Answers(predictions, scored, bad, scores.calls, model_s)
 
     def _loaded(self) -> Predictor:
         """This thread's predictor."""
@@ -109,23 +111,9 @@ class InlinePool:
         self._progress(scored, len(bad))
 
     def _wait(self, seconds: float) -> None:
+        self._own.waited_s += seconds
         if self._closed.wait(seconds):
             raise Transient("the pool was closed while a call waited for its next try")
-
-
-class _Timed:
-    """Calls the model and adds up the time."""
-
-    def __init__(self, span: PreparedSpan) -> None:
-        self._score = span.score
-        self.seconds = 0.0
-
-    def __call__(self, start: int, stop: int) -> None:
-        began = time.perf_counter()
-        try:
-            self._score(start, stop)
-        finally:
-            self.seconds += time.perf_counter() - began
 
 
 class _Slices:

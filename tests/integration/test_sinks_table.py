@@ -2,11 +2,16 @@
 
 import datetime as dt
 import multiprocessing
+import os
 import pickle
+import resource
+import shutil
+import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
@@ -16,6 +21,7 @@ import pyarrow as pa
 import pytest
 from adbc_driver_manager import dbapi
 
+import transforms.connection
 from tests.contract.sinks import (
     SCHEMA,
     SinkContract,
@@ -30,7 +36,7 @@ from tests.servers import Postgres
 from transforms.batches import ScoredSpan, Span
 from transforms.connection import Connection, ConnectionRefused
 from transforms.counts import Counts
-from transforms.errors import LedgerError, PipelineError
+from transforms.errors import LedgerError, OutputError, PipelineError
 from transforms.sinks.base import Sink
 from transforms.sinks.columns import LEDGER_TABLE
 from transforms.sinks.postgres import PostgresSink
@@ -192,7 +198,8 @@ class TestPostgresTable:
             "CREATE VIEW best AS SELECT id FROM scores WHERE score > 100",
             "COMMENT ON TABLE scores IS 'what we think of them'",
             f"GRANT SELECT ON scores, best TO {role}",
-            "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.name = ''touched''; RETURN NEW; END'",
+            "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql"
+            " AS 'BEGIN NEW.name = ''touched''; RETURN NEW; END'",
             "CREATE TRIGGER touch BEFORE INSERT ON scores FOR EACH ROW EXECUTE FUNCTION touch()",
             self.OLD,
         )
@@ -476,7 +483,7 @@ class TestPostgresTable:
 
         write(postgres_sink(database), rows_of(0, 10))
 
-        assert execute(database, "SELECT count(key), count(at), count(spare), sum(id) FROM scores") == [(10, 10, 0, 45)]
+        assert execute(database, "SELECT count(key), count(at), count(spare), max(id) FROM scores") == [(10, 10, 0, 9)]
 
     def test_partitioned_tables_are_replaced_like_others(self, database: str) -> None:
         execute(
@@ -606,7 +613,8 @@ class TestPostgresTable:
         found = execute(database, "SET TimeZone = 'UTC'", "SELECT pg_typeof(x)::text, x::text FROM scores LIMIT 1")
         (typed,) = execute(
             database,
-            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attrelid = 'scores'::regclass AND attnum = 1",
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = 'scores'::regclass AND attnum = 1",
         )
         assert found[0][1] == text
         assert typed == (type,)
@@ -625,7 +633,7 @@ class TestPostgresTable:
             (pa.array(['{"a": 1}']), "jsonb", '{"a": 1}'),
             (pa.array(['{"a":1}']), "json", '{"a":1}'),
             (pa.array(["00000000-0000-0000-0000-000000000001"]), "uuid", "00000000-0000-0000-0000-000000000001"),
-            (pa.array(["10.0.0.1"]), "inet", "10.0.0.1"),
+            (pa.array(["10.0.0.0/8"]), "cidr", "10.0.0.0/8"),
             (pa.array(["stay"]), "verdict", "stay"),
             (pa.array([5]), "positive", "5"),
             (pa.array([dt.date(2024, 1, 1)]), "timestamp", "2024-01-01 00:00:00"),
@@ -753,3 +761,401 @@ class TestSqliteTableSink(SinkContract):
         files = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
         tables = {name for (name,) in execute(self.uri, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
         return sorted((files - {"results.db"}) | (tables - {"predictions.scores", LEDGER_TABLE}))
+
+
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without the rights of root, who may write everything."""
+    mine = os.geteuid()
+    if mine == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(mine)
+
+
+def limited(size_bytes: int, call: Callable[..., object], *args: object) -> str | None:
+    """What `call` is refused with when no file may grow past `size_bytes`, as on a full disk."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, size_bytes))
+    try:
+        call(*args)
+    except OutputError as error:
+        return str(error)
+    return None
+
+
+class TestSqliteTable:
+    """What only a SQLite table can show."""
+
+    OLD = "INSERT INTO scores SELECT value, value / 8.0, 'old' FROM json_each('[1, 2, 3]')"
+    TABLE = "CREATE TABLE scores (id INTEGER, score REAL, name TEXT)"
+
+    @pytest.fixture(autouse=True)
+    def place(self, tmp_path: Path) -> None:
+        self.file = tmp_path / "results.db"
+        self.uri = f"sqlite:///{self.file}"
+        self.folder = tmp_path / "job"
+
+    def sink(
+        self, table: str = "scores", mode: Mode = "overwrite", job_id: str = "job_1", uri: str | None = None
+    ) -> SqliteTableSink:
+        return SqliteTableSink(Connection(uri or self.uri), table, mode, job_id, self.folder / job_id)
+
+    def staged(self, rows: int = 1000, **asked: Any) -> SqliteTableSink:
+        sink = self.sink(**asked)
+        sink.prepare(SCHEMA)
+        assert sink.stage(spans_of(split_of(1, rows, -(-rows // 10))), None)
+        return sink
+
+    def test_indexes_triggers_views_and_declared_types_outlive_an_overwrite(self) -> None:
+        execute(
+            self.uri,
+            "CREATE TABLE scores (name VARCHAR(20), id BIGINT PRIMARY KEY, score DOUBLE, at TEXT DEFAULT 'now')",
+            "CREATE INDEX by_score ON scores (score)",
+            "CREATE VIEW best AS SELECT id FROM scores WHERE score > 100",
+            "CREATE TABLE log (id)",
+            "CREATE TRIGGER note AFTER INSERT ON scores BEGIN INSERT INTO log VALUES (NEW.id); END",
+            "INSERT INTO scores (id, score) VALUES (1, 200)",
+        )
+        schema = "SELECT sql FROM sqlite_schema WHERE tbl_name <> 'penstock_ledger' AND sql IS NOT NULL ORDER BY name"
+        before = execute(self.uri, schema)
+
+        write(self.sink(), rows_of(1000, 500))
+
+        assert execute(self.uri, schema) == before
+        assert execute(self.uri, "SELECT count(*), min(id), min(at) FROM scores") == [(500, 1000, "now")]
+        assert execute(self.uri, "SELECT count(*) FROM log") == [(501,)]
+
+    @pytest.mark.parametrize("mode", ["wal", "delete"])
+    def test_the_journal_mode_is_left_as_it_is(self, mode: str) -> None:
+        execute(self.uri, f"PRAGMA journal_mode = {mode}")
+
+        write(self.sink(), rows_of(0, 10))
+
+        assert execute(self.uri, "PRAGMA journal_mode") == [(mode,)]
+
+    def test_rows_lie_in_the_order_of_the_input(self) -> None:
+        splits = [split_of(number, 600, 100) for number in (1, 2)]
+        sink = self.sink()
+        sink.prepare(SCHEMA)
+        for split in reversed(splits):
+            spans = spans_of(split)
+            sink.stage(spans[1::2], None)
+            sink.stage(spans[0::2], None)
+
+        sink.publish(manifest_of(sink, "job_1", splits))
+
+        assert execute(self.uri, "SELECT id FROM scores ORDER BY rowid") == [
+            (id,) for split in splits for id in table_of(spans_of(split))["id"].to_pylist()
+        ]
+
+    @pytest.mark.parametrize("there_was_a_table", [True, False], ids=["old", "new"])
+    def test_a_process_killed_while_it_publishes_leaves_what_was_there(
+        self, processes: ForkServerContext, there_was_a_table: bool
+    ) -> None:
+        if there_was_a_table:
+            execute(self.uri, self.TABLE, self.OLD)
+        # So many rows that the commit is far off when the file begins to grow, past what SQLite keeps in memory.
+        rows = 2_000_000
+        sink = self.staged(rows)
+        manifest = manifest_of(sink, "job_1", [split_of(1, rows, rows // 10)])
+        publishing = processes.Process(target=sink.publish, args=(manifest,))
+
+        publishing.start()
+        until(lambda: self.file.exists() and self.file.stat().st_size > 4_000_000)
+        publishing.kill()
+        publishing.join()
+        tables = {name for (name,) in execute(self.uri, "SELECT name FROM sqlite_schema")}
+        left = execute(self.uri, "SELECT count(*), max(name) FROM scores") if there_was_a_table else None
+        published = sink.published()
+        sink.publish(manifest)
+
+        assert publishing.exitcode == -signal.SIGKILL
+        assert tables == ({"scores"} if there_was_a_table else set())
+        assert left == ([(3, "old")] if there_was_a_table else None)
+        assert published is None
+        assert execute(self.uri, "SELECT count(*), count(DISTINCT id) FROM scores") == [(rows, rows)]
+
+    def test_parts_and_drafts_that_no_note_names_are_not_published(self) -> None:
+        sink = self.staged(100)
+        (part,) = (self.folder / "job_1" / "parts").iterdir()
+        shutil.copy(part, part.with_name("stray.arrow"))
+        part.with_name("draft.arrow").write_bytes(b"ARROW1")
+
+        sink.publish(manifest_of(sink, "job_1", [split_of(1, 100, 10)]))
+
+        assert values_in(read_table(self.uri, "scores")) == values_in(table_of(spans_of(split_of(1, 100, 10))))
+
+    def test_a_part_that_lost_the_race_is_removed(self) -> None:
+        sink = self.staged(100)
+
+        assert sink.stage(spans_of(split_of(1, 100, 10)), None) is None
+        assert len(list((self.folder / "job_1" / "parts").iterdir())) == 1
+
+    def test_counts_that_are_not_what_is_staged_stop_the_publish(self) -> None:
+        execute(self.uri, self.TABLE, self.OLD)
+        sink = self.staged(100)
+        manifest = manifest_of(sink, "job_1", [split_of(1, 100, 10)])
+
+        with pytest.raises(LedgerError, match="100 rows are staged, but 99 are to be published"):
+            sink.publish(replace(manifest, counts=Counts(scored=99)))
+
+        assert execute(self.uri, "SELECT count(*) FROM scores") == [(3,)]
+
+    def test_a_job_does_not_publish_again_over_a_later_one(self) -> None:
+        first = self.staged(100)
+        manifest = manifest_of(first, "job_1", [split_of(1, 100, 10)])
+        first.publish(manifest)
+        first.clean()
+        write(self.sink(job_id="job_2"), rows_of(5, 5), "job_2")
+
+        first.publish(manifest)
+
+        assert values_in(read_table(self.uri, "scores")) == values_in(pa.Table.from_batches([rows_of(5, 5)]))
+
+    def test_the_ledger_tells_who_published_what(self) -> None:
+        write(self.sink(), rows_of(0, 10))
+
+        assert execute(self.uri, f"SELECT * FROM {LEDGER_TABLE}") == [
+            ("job_1", "scores", 10, 0, 0, "2025-03-15T10:00:00+00:00", '{"model": "sha256:1"}')
+        ]
+
+    def test_a_publish_waits_for_another_writer(self) -> None:
+        execute(self.uri, self.TABLE, self.OLD)
+        sink = self.staged(100)
+        manifest = manifest_of(sink, "job_1", [split_of(1, 100, 10)])
+
+        with (
+            ThreadPoolExecutor() as threads,
+            Connection(self.uri).open(autocommit=True) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute("BEGIN IMMEDIATE")
+            publishing = threads.submit(sink.publish, manifest)
+            cursor.execute("INSERT INTO scores VALUES (4, 4, 'late')")
+            cursor.execute("COMMIT")
+            publishing.result(DEADLINE_S)
+
+        assert values_in(read_table(self.uri, "scores")) == values_in(table_of(spans_of(split_of(1, 100, 10))))
+
+    @pytest.mark.parametrize("lock", ["BEGIN IMMEDIATE", "BEGIN EXCLUSIVE"])
+    def test_a_writer_that_does_not_end_is_told_in_one_line(self, monkeypatch: pytest.MonkeyPatch, lock: str) -> None:
+        execute(self.uri, self.TABLE, self.OLD)
+        sink = self.staged(100)
+        manifest = manifest_of(sink, "job_1", [split_of(1, 100, 10)])
+        monkeypatch.setattr(transforms.connection, "SQLITE_BUSY_MS", 50)
+
+        with Connection(self.uri).open(autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute(lock)
+            said = refusal(lambda: sink.publish(manifest))
+
+        assert "another program kept it locked" in said
+        assert values_in(read_table(self.uri, "scores")) == [(1, 0.125, "old"), (2, 0.25, "old"), (3, 0.375, "old")]
+
+    def test_a_disk_that_is_full_when_staging_is_told_in_one_line(self, processes: ForkServerContext) -> None:
+        sink = self.sink()
+        sink.prepare(SCHEMA)
+
+        with ProcessPoolExecutor(1, processes) as pool:
+            said = pool.submit(limited, 4096, sink.stage, spans_of(split_of(1, 10_000, 1000)), None).result()
+
+        assert said is not None
+        assert "File too large" in said
+        assert "\n" not in said
+        assert list((self.folder / "job_1" / "parts").iterdir()) == []
+        assert sink.all_notes() == []
+
+    def test_a_disk_that_is_full_when_publishing_leaves_the_old_table(self, processes: ForkServerContext) -> None:
+        execute(self.uri, self.TABLE, self.OLD)
+        sink = self.staged(100_000)
+        manifest = manifest_of(sink, "job_1", [split_of(1, 100_000, 10_000)])
+
+        with ProcessPoolExecutor(1, processes) as pool:
+            said = pool.submit(limited, 1_000_000, sink.publish, manifest).result()
+        left = execute(self.uri, "SELECT count(*), max(name) FROM scores")
+        sink.publish(manifest)
+
+        assert said is not None
+        assert "disk" in said
+        assert "\n" not in said
+        assert left == [(3, "old")]
+        assert execute(self.uri, "SELECT count(*) FROM scores") == [(100_000,)]
+
+    @pytest.mark.parametrize("what", ["the file", "its folder"])
+    def test_a_database_that_may_not_be_written_is_refused_at_once(self, tmp_path: Path, what: str) -> None:
+        folder, file = tmp_path / "shut", tmp_path / "shut" / "results.db"
+        folder.mkdir()
+        sink = self.sink(uri=f"sqlite:///{file}")
+        execute(f"sqlite:///{file}", self.TABLE)
+        folder.chmod(0o777 if what == "the file" else 0o755)
+        file.chmod(0o444 if what == "the file" else 0o666)
+        for above in (tmp_path, *tmp_path.parents[:2]):
+            above.chmod(above.stat().st_mode | 0o011)
+
+        with as_nobody():
+            said = refusal(lambda: sink.prepare(SCHEMA))
+
+        assert f"{file if what == 'the file' else folder} is not writable" in said
+
+    @pytest.mark.parametrize(
+        ("path", "said"),
+        [
+            ("nowhere/results.db", "there is no folder"),
+            ("folder", "is not a file"),
+            ("text", "this file is not a SQLite database"),
+            ("", "a database in memory ends with its process"),
+            (":memory:", "a database in memory ends with its process"),
+        ],
+    )
+    def test_what_is_no_database_is_refused_at_once(self, tmp_path: Path, path: str, said: str) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "text").write_text("not a database, but long enough to be told from an empty one " * 20)
+        uri = f"sqlite:///{tmp_path}/{path}" if path.strip(":") not in {"", "memory"} else f"sqlite:///{path}"
+
+        assert said in refusal(lambda: self.sink(uri=uri).prepare(SCHEMA))
+
+    @pytest.mark.parametrize(
+        "name", ["predictions.scores", "order", "two words", 'quo"te', "Übersicht", "%s", "main.t"]
+    )
+    def test_a_table_name_is_taken_literally(self, name: str) -> None:
+        for job_id in ("job_1", "job_2"):
+            write(self.sink(name, job_id=job_id), rows_of(0, 10), job_id)
+
+        assert execute(self.uri, "SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY rowid") == [
+            (name,),
+            (LEDGER_TABLE,),
+        ]
+
+    def test_a_table_is_found_whatever_its_case(self) -> None:
+        execute(
+            self.uri, "CREATE TABLE Scores (ID INTEGER, Score REAL, Name TEXT)", "INSERT INTO Scores VALUES (1, 1, 1)"
+        )
+
+        write(self.sink("scores"), rows_of(0, 10))
+
+        assert execute(self.uri, "SELECT count(*), min(ID) FROM Scores") == [(10, 0)]
+
+    @pytest.mark.parametrize(
+        ("columns", "said"),
+        [
+            ("id INTEGER, score REAL", "it has no column name; add one that can take string"),
+            ("id TEXT, score REAL, name TEXT", "its column id is TEXT and cannot take int64"),
+            ("id INTEGER, score INTEGER, name TEXT", "its column score is INTEGER and cannot take float"),
+            ("id INTEGER, score REAL, name BIGINT", "its column name is BIGINT and cannot take string"),
+            ("id INTEGER, score REAL, name TEXT, more TEXT NOT NULL", "its column more is NOT NULL without a default"),
+            ("id INTEGER, score REAL, name TEXT AS ('x')", "the database computes column name by itself"),
+        ],
+    )
+    def test_a_table_whose_columns_do_not_fit_is_refused_before_any_row_is_read(self, columns: str, said: str) -> None:
+        execute(self.uri, f"CREATE TABLE scores ({columns})")
+
+        assert said in refusal(lambda: self.sink().prepare(SCHEMA))
+        assert not self.folder.exists()
+
+    @pytest.mark.parametrize(
+        ("name", "said"), [("best", "this is a view"), (LEDGER_TABLE.upper(), "is where jobs are recorded")]
+    )
+    def test_what_is_no_table_of_scores_is_refused(self, name: str, said: str) -> None:
+        execute(self.uri, "CREATE VIEW best AS SELECT 1 AS id")
+
+        assert said in refusal(lambda: self.sink(name).prepare(SCHEMA))
+
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            "id INTEGER PRIMARY KEY NOT NULL, score, name ANY",
+            "key INTEGER PRIMARY KEY NOT NULL, id INT, score FLOAT, name CHARACTER(20), more TEXT NOT NULL DEFAULT 'x'",
+        ],
+    )
+    def test_columns_that_need_not_be_written_are_left_to_the_table(self, columns: str) -> None:
+        execute(self.uri, f"CREATE TABLE scores ({columns.replace('name ANY', 'name')})")
+
+        write(self.sink(), rows_of(0, 10))
+
+        assert execute(self.uri, "SELECT count(*), max(id), max(name) FROM scores") == [(10, 9, "8")]
+
+    def test_strict_tables_are_filled_like_others(self) -> None:
+        execute(self.uri, f"{self.TABLE} STRICT", self.OLD)
+
+        write(self.sink(), rows_of(0, 10))
+
+        assert execute(self.uri, "SELECT count(*) FROM scores") == [(10,)]
+
+    @pytest.mark.parametrize(
+        ("column", "declared", "kept"),
+        [
+            (pa.array([-3], pa.int8()), "INTEGER", ("integer", -3)),
+            (pa.array([2**63 - 1], pa.uint64()), "INTEGER", ("integer", 2**63 - 1)),
+            (pa.array([True]), "INTEGER", ("integer", 1)),
+            (pa.array([0.5], pa.float16()), "REAL", ("real", 0.5)),
+            (pa.array([0.5], pa.float32()), "REAL", ("real", 0.5)),
+            (pa.array([float("nan")]), "REAL", ("null", None)),
+            (pa.array([Decimal("-12.50")], pa.decimal128(9, 2)), "NUMERIC", ("real", -12.5)),
+            (pa.array([Decimal("12.00")], pa.decimal128(15, 2)), "NUMERIC", ("integer", 12)),
+            (
+                pa.array([Decimal("1234567890123456.70")], pa.decimal128(18, 2)),
+                "TEXT",
+                ("text", "1234567890123456.70"),
+            ),
+            (pa.array(["a\0b"]), "TEXT", ("text", "a\0b")),
+            (pa.array(["Zürich"]).dictionary_encode(), "TEXT", ("text", "Zürich")),
+            (pa.array(["12"], pa.string_view()), "TEXT", ("text", "12")),
+            (pa.array([b"\x00\xff"], pa.binary(2)), "BLOB", ("blob", b"\x00\xff")),
+            (pa.array([dt.date(1969, 7, 20)]), "TEXT", ("text", "1969-07-20")),
+            (pa.array([dt.time(1, 2, 3, 4)]), "TEXT", ("text", "01:02:03.000004")),
+            (pa.array([1], pa.timestamp("s")), "TEXT", ("text", "1970-01-01 00:00:01")),
+            (
+                pa.array([dt.datetime(2024, 7, 1, 12)], pa.timestamp("ms", "Europe/Paris")),
+                "TEXT",
+                ("text", "2024-07-01 12:00:00.000Z"),
+            ),
+            (pa.array([[1, None], None]), "TEXT", ("text", "[1, null]")),
+            (
+                pa.array([[0.5, float("inf")]], pa.list_(pa.float32(), 2)),
+                "TEXT",
+                ("text", "[0.5, null]"),
+            ),
+            (pa.array([[[1], []]]), "TEXT", ("text", "[[1], []]")),
+            (pa.array([[dt.date(2024, 1, 1)]]), "TEXT", ("text", '["2024-01-01"]')),
+            (pa.nulls(1), "TEXT", ("null", None)),
+        ],
+        ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
+    )
+    def test_a_new_table_keeps_what_sqlite_can(self, column: pa.Array, declared: str, kept: tuple[str, Any]) -> None:
+        write(self.sink(), pa.record_batch({"x": column}))
+
+        assert execute(self.uri, "SELECT type FROM pragma_table_xinfo('scores')") == [(declared,)]
+        assert execute(self.uri, "SELECT typeof(x), x FROM scores LIMIT 1") == [kept]
+
+    @pytest.mark.parametrize(
+        ("type", "said"),
+        [
+            (pa.struct([("a", pa.int64())]), "SQLite has no place for column x (struct<a: int64>)"),
+            (pa.list_(pa.struct([("a", pa.int64())])), "SQLite has no place for column x (list<"),
+            (pa.duration("s"), "SQLite has no place for column x (duration[s])"),
+        ],
+    )
+    def test_types_that_sqlite_has_no_place_for_are_refused(self, type: pa.DataType, said: str) -> None:
+        assert said in refusal(lambda: self.sink().prepare(pa.schema([("x", type)])))
+
+    def test_a_number_too_large_for_sqlite_fails_the_part_it_is_in(self) -> None:
+        rows = pa.record_batch({"x": pa.array([2**63], pa.uint64())})
+        sink = self.sink()
+        sink.prepare(rows.schema)
+
+        assert "column x (uint64) does not fit into int64" in refusal(lambda: sink.stage([span_with(rows)], None))
+        assert sink.all_notes() == []
+
+    def test_column_names_that_differ_in_case_alone_are_refused(self) -> None:
+        schema = pa.schema([("id", pa.int64()), ("ID", pa.int64())])
+
+        assert "column id comes more than once" in refusal(lambda: self.sink().prepare(schema))
+
+    def test_column_names_are_kept_as_they_are(self) -> None:
+        names = ["Customer ID", "select", 'quo"te', "größe", "a.b", "%s", "$1"]
+
+        write(self.sink(), pa.record_batch([pa.array([1])] * len(names), names=names))
+
+        assert read_table(self.uri, "scores").column_names == names

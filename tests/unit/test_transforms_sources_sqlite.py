@@ -146,20 +146,14 @@ def test_text_that_is_not_utf8_is_refused(database: Database, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("query", "twice"),
-    [
-        ("SELECT 1 AS a, 2 AS a", "'a'"),
-        ("SELECT 1 AS a, 2 AS A", "'A'"),
-        ("SELECT * FROM t AS x, t AS y", "'a:1'"),
-        ("SELECT 1 AS b, * FROM t, t AS u", "'a'"),
-    ],
+    ("query", "name"),
+    [("SELECT 1 AS a, 2 AS a", "a"), ("SELECT 1 AS a, 2 AS A", "A"), ("SELECT 1 AS b, * FROM t, t AS u", "a")],
 )
-def test_a_name_that_is_there_twice_is_refused(database: Database, tmp_path: Path, query: str, twice: str) -> None:
-    connection = database('CREATE TABLE t (a INTEGER, "a:1" TEXT)' if "a:1" in twice else "CREATE TABLE t (a INTEGER)")
+def test_a_name_that_is_there_twice_is_refused(database: Database, tmp_path: Path, query: str, name: str) -> None:
+    connection = database("CREATE TABLE t (a INTEGER)")
 
-    with pytest.raises(InputError, match="two columns named") as refused:
+    with pytest.raises(InputError, match=f"two columns named '{name}'; rename one with AS"):
         read(connection, query, tmp_path)
-    assert twice in str(refused.value) or "'a'" in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ['a "b"', "größe", "a b", "select", "a'b", "[x]", "count(*)", "a:b", "c0", "é;--"])

@@ -190,10 +190,10 @@ class PostgresSink:
             self._check_schema(cursor, target)
             # Makes of two jobs that start together one that makes the ledger and one that finds it.
             _lock(cursor, f"penstock prepares in {_quoted(target.schema)}")
+            self._make_ledger(cursor, target.schema)
             if self._published(cursor, target.schema) is not None:
                 return
             existing = self._check_target(cursor, target)
-            self._make_ledger(cursor, target.schema)
             if not _exists(cursor, self._rows(target.schema)):
                 columns = self._staged_columns(schema, existing)
                 cursor.execute(f"CREATE TABLE {self._rows(target.schema)} ({', '.join(columns)})")

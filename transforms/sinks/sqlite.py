@@ -229,7 +229,7 @@ class SqliteTableSink:
             raise self._error(f"{path} is not a file")
         # SQLite puts its journal beside the file.
         for place in (folder, path):
-            if place.exists() and not os.access(place, os.W_OK):
+            if place.exists() and not os.access(place, os.W_OK, effective_ids=True):
                 raise self._error(f"{place} is not writable; change its permissions")
 
     def _check_target(self, cursor: dbapi.Cursor) -> list[_Column] | None:

@@ -7,6 +7,7 @@ to stop need not wait for a query that is still sorting.
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -172,6 +173,7 @@ class _Ahead(Iterator[pa.RecordBatch]):
         self._query = query
         self._stop = stop
         self._session = Session(connection)
+        self._wanted = threading.Event()
         self._closed = threading.Event()
         self._items: queue.Queue[Result | pa.RecordBatch | BaseException] = queue.Queue(_AHEAD_BATCHES)
         # A daemon: a driver that cannot break off a query must not hold up the end of a process that was told to stop.
@@ -183,17 +185,20 @@ class _Ahead(Iterator[pa.RecordBatch]):
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        if self._thread.is_alive():
+        deadline = time.monotonic() + _GIVE_UP_S
+        # More than once: a statement that is about to run is not yet there to be broken off.
+        while self._thread.is_alive() and time.monotonic() < deadline:
             self._session.cancel()
-            self._thread.join(_GIVE_UP_S)
+            self._thread.join(_POLL_S)
 
     def result(self) -> Result:
-        """What is known before the rows. Called once, before the first row is taken."""
+        """What is known before the rows. Called once, before the first row is taken; only then the query runs."""
         result = self._next()
         assert isinstance(result, Result)
         return result
 
     def __next__(self) -> pa.RecordBatch:
+        self._wanted.set()
         return self._next()
 
     def _next(self) -> Result | pa.RecordBatch:
@@ -213,6 +218,9 @@ class _Ahead(Iterator[pa.RecordBatch]):
             with self._session:
                 result = _read(self._session, self._query)
                 self._put(result)
+                while not self._wanted.wait(_POLL_S):
+                    if self._closed.is_set():
+                        return
                 with closing(result.batches) as batches:
                     for batch in batches:
                         if not self._put(batch):

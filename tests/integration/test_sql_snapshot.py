@@ -1,0 +1,329 @@
+"""Snapshots of queries to a real PostgreSQL; SQLite, which needs no server, has its tests among the unit tests."""
+
+import datetime as dt
+import math
+import threading
+import time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.servers import Postgres
+from transforms.connection import Connection, ConnectionRefused
+from transforms.errors import Cancelled, InputError
+from transforms.sources.reading import Session
+from transforms.sources.snapshot import SnapshotSource
+from transforms.sources.sql import count_rows, sample, snapshot
+
+
+@pytest.fixture(scope="module")
+def shared(postgres: Postgres) -> Connection:
+    """A database that the tests only read."""
+    return Connection(postgres.database())
+
+
+def read(connection: Connection, query: str, folder: Path) -> pa.Table:
+    source = snapshot(connection, query, folder, batch_size=1000)
+    assert SnapshotSource.open(folder) == source
+    names = source.schema.names
+    rows = [batch.rows for split in source.plan(names, 1000) for batch in source.read(split, names)]
+    return pa.Table.from_batches(rows, source.schema)
+
+
+UTC = dt.UTC
+
+
+@pytest.mark.parametrize(
+    ("sql", "type_", "value"),
+    [
+        ("1::smallint", pa.int16(), 1),
+        ("1", pa.int32(), 1),
+        ("9223372036854775807", pa.int64(), 2**63 - 1),
+        ("1.5::real", pa.float32(), 1.5),
+        ("1.5::float8", pa.float64(), 1.5),
+        ("true", pa.bool_(), True),
+        ("'é'::text", pa.string(), "é"),
+        ("'x'::varchar(3)", pa.string(), "x"),
+        ("'\\x00ff'::bytea", pa.binary(), b"\0\xff"),
+        ("date '2026-02-28'", pa.date32(), dt.date(2026, 2, 28)),
+        ("timestamp '2026-02-28 10:00'", pa.timestamp("us"), dt.datetime(2026, 2, 28, 10)),
+        ("timestamptz '2026-02-28 10:00+02'", pa.timestamp("us", "UTC"), dt.datetime(2026, 2, 28, 8, tzinfo=UTC)),
+        ("time '10:00'", pa.time64("us"), dt.time(10)),
+        ("timetz '10:00+02'", pa.string(), "10:00:00+02"),
+        ("interval '1 day 2 hours'", pa.string(), "1 day 02:00:00"),
+        ("1.50::numeric(10, 2)", pa.decimal128(10, 2), Decimal("1.50")),
+        ("1.50::numeric", pa.decimal128(38, 2), Decimal("1.50")),
+        ("money '1234.5'", pa.decimal128(38, 2), Decimal("1234.50")),
+        ("'{\"a\":1}'::json", pa.string(), '{"a":1}'),
+        ("'{\"a\":1}'::jsonb", pa.string(), '{"a": 1}'),
+        ("'5ec6a741-4740-4669-adb6-de4824b00288'::uuid", pa.string(), "5ec6a741-4740-4669-adb6-de4824b00288"),
+        ("'3'::oid", pa.int64(), 3),
+        ("4000000000::oid", pa.int64(), 4_000_000_000),
+        ("inet '1.2.3.4'", pa.string(), "1.2.3.4/32"),
+        ("int4range(1, 3)", pa.string(), "[1,3)"),
+        ("'<a/>'::xml", pa.string(), "<a/>"),
+        ("row(1, 'a')", pa.string(), "(1,a)"),
+        ("NULL", pa.string(), None),
+        ("ARRAY[1, NULL]", pa.list_(pa.int32()), [1, None]),
+        ("ARRAY['a', 'b']", pa.list_(pa.string()), ["a", "b"]),
+        ("ARRAY[1.5::numeric]", pa.list_(pa.float64()), [1.5]),
+        ("ARRAY['{}'::json]", pa.list_(pa.string()), ["{}"]),
+        ("ARRAY[interval '1 day']", pa.list_(pa.string()), ["1 day"]),
+    ],
+)
+def test_every_type_arrives_plain_and_can_be_written(
+    shared: Connection, tmp_path: Path, sql: str, type_: pa.DataType, value: Any
+) -> None:
+    table = read(shared, f'SELECT {sql} AS "a ""b"', tmp_path / "s")
+
+    assert table.schema == pa.schema({'a "b': type_})
+    assert table.column(0).to_pylist() == [value]
+    pq.write_table(table, tmp_path / "out.parquet")
+    assert pq.read_table(tmp_path / "out.parquet").column(0).to_pylist() == [value]
+
+
+def test_an_enum_and_a_type_of_ones_own_arrive_as_text(database: str, tmp_path: Path, postgres: Postgres) -> None:
+    postgres.execute("CREATE TYPE mood AS ENUM ('calm', 'glad')", database)
+    postgres.execute("CREATE TYPE pair AS (x integer, y text)", database)
+    postgres.execute("CREATE DOMAIN age AS integer CHECK (VALUE > 0)", database)
+    query = "SELECT 'glad'::mood AS m, ARRAY['calm'::mood] AS ms, (1, 'a')::pair AS p, 5::age AS a"
+
+    table = read(Connection(database), query, tmp_path / "s")
+    assert table.to_pydict() == {"m": ["glad"], "ms": [["calm"]], "p": ["(1,a)"], "a": [5]}
+    assert table.schema.field("a").type == pa.int32()
+
+
+@pytest.mark.parametrize(
+    ("values", "type_", "expected"),
+    [
+        (["1", "2.25", "-3.125"], pa.decimal128(38, 3), [Decimal("1.000"), Decimal("2.250"), Decimal("-3.125")]),
+        (["NULL", "-0.5"], pa.decimal128(38, 1), [None, Decimal("-0.5")]),
+        (["NULL"], pa.decimal128(38, 0), [None]),
+        (["-" + "9" * 38], pa.decimal128(38, 0), [Decimal("-" + "9" * 38)]),
+        (["9" * 20 + "." + "1" * 18], pa.decimal128(38, 18), [Decimal("9" * 20 + "." + "1" * 18)]),
+        (["1" * 39], pa.float64(), [float("1" * 39)]),
+        (["1" + "0" * 30, "0.123456789"], pa.float64(), [1e30, 0.123456789]),
+        (["1", "'NaN'", "'Infinity'", "'-Infinity'"], pa.float64(), [1.0, math.nan, math.inf, -math.inf]),
+    ],
+    ids=[
+        "largest scale",
+        "null first",
+        "all null",
+        "38 digits",
+        "38 with scale",
+        "39 digits",
+        "38 are too few",
+        "not finite",
+    ],
+)
+def test_a_numeric_without_scale_gets_the_one_that_its_digits_need(
+    shared: Connection, tmp_path: Path, values: list[str], type_: pa.DataType, expected: list[Any]
+) -> None:
+    rows = ", ".join(f"({number}, {value}::numeric)" for number, value in enumerate(values))
+
+    column = read(shared, f"SELECT x FROM (VALUES {rows}) v(i, x) ORDER BY i", tmp_path)["x"]
+    assert column.type == type_
+    assert str(column.to_pylist()) == str(expected)
+
+
+def test_a_declared_numeric_that_holds_nan_is_a_float(shared: Connection, tmp_path: Path) -> None:
+    value = "(CASE WHEN i = 100000 THEN 'NaN' ELSE i::numeric END)::numeric(10, 2)"
+    query = f"SELECT {value} AS x FROM generate_series(1, 100000) i"
+
+    column = read(shared, query, tmp_path)["x"]
+    assert column.type == pa.float64()
+    assert column[0].as_py() == 1.0
+    assert math.isnan(column[99_999].as_py())
+
+
+def test_a_declared_numeric_has_its_type_whatever_it_holds(shared: Connection, tmp_path: Path) -> None:
+    query = "SELECT 1::numeric(12, 4) AS x WHERE {}"
+
+    assert read(shared, query.format("true"), tmp_path).schema == read(shared, query.format("false"), tmp_path).schema
+
+
+@pytest.mark.parametrize("type_", ["date", "timestamp", "timestamptz"])
+@pytest.mark.parametrize("value", ["infinity", "-infinity"])
+def test_an_infinite_time_is_refused_not_bent(shared: Connection, tmp_path: Path, type_: str, value: str) -> None:
+    with pytest.raises(InputError, match=r"column 'x' holds infinity.* isfinite"):
+        read(shared, f"SELECT {type_} '{value}' AS x", tmp_path)
+
+
+@pytest.mark.parametrize("value", ["4712-01-01 BC", "0001-01-01", "9999-12-31"])
+def test_an_old_or_late_time_is_not_taken_for_infinite(shared: Connection, tmp_path: Path, value: str) -> None:
+    assert read(shared, f"SELECT date '{value}' AS d, timestamp '{value}' AS t", tmp_path).num_rows == 1
+
+
+def test_no_rows_are_a_snapshot_with_all_columns(shared: Connection, tmp_path: Path) -> None:
+    table = read(shared, "SELECT 1 AS a, 'x'::text AS b, gen_random_uuid() AS c WHERE false", tmp_path)
+
+    assert table.schema == pa.schema({"a": pa.int32(), "b": pa.string(), "c": pa.string()})
+    assert table.num_rows == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        ("SELECT i FROM generate_series(0, 9) i ORDER BY i DESC", list(range(9, -1, -1))),
+        ("SELECT i FROM generate_series(0, 9) i ORDER BY i DESC LIMIT 3;", [9, 8, 7]),
+        ("WITH x AS (SELECT 3 AS i) SELECT * FROM x -- one; row", [3]),
+        ("VALUES (2), (1)", [2, 1]),
+        ("SELECT 1 UNION SELECT 2 ORDER BY 1 DESC ; ;", [2, 1]),
+    ],
+)
+def test_the_rows_come_as_the_query_orders_and_limits_them(
+    shared: Connection, tmp_path: Path, query: str, rows: list[int]
+) -> None:
+    assert read(shared, query, tmp_path).column(0).to_pylist() == rows
+
+
+def test_the_order_stays_where_the_server_has_to_cast(shared: Connection, tmp_path: Path) -> None:
+    query = "SELECT i, md5(i::text)::uuid AS u FROM generate_series(1, 20000) i ORDER BY md5(i::text) DESC"
+
+    table = read(shared, query, tmp_path)
+    assert table["u"].to_pylist() == sorted(table["u"].to_pylist(), reverse=True)
+
+
+def test_a_long_result_comes_whole(shared: Connection, tmp_path: Path) -> None:
+    source = snapshot(shared, "SELECT i, i * 0.5 AS x FROM generate_series(1, 1200000) i", tmp_path, 1000)
+
+    splits = list(source.plan(["i"], 1000))
+    batches = [batch for split in splits for batch in source.read(split, ["i"])]
+    assert [split.rows for split in splits] == [1_040_000, 160_000]
+    assert {batch.span.rows for batch in batches if not batch.span.last} == {65_000}
+    ids = pa.chunked_array([batch.rows["i"] for batch in batches])
+    assert ids.equals(pa.chunked_array([pa.array(range(1, 1_200_001), pa.int32())]))
+
+
+def test_all_statements_of_a_session_see_one_state(database: str, postgres: Postgres) -> None:
+    postgres.execute("CREATE TABLE t AS SELECT 1 AS x", database)
+
+    with Session(Connection(database)) as session:
+        assert session.fetch("SELECT count(*) FROM t") == [(1,)]
+        postgres.execute("INSERT INTO t VALUES (2)", database)
+        assert session.fetch("SELECT count(*) FROM t") == [(1,)]
+
+
+def test_a_query_cannot_write_by_a_detour(database: str, postgres: Postgres, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE t (x integer)", database)
+    postgres.execute(
+        "CREATE FUNCTION f() RETURNS integer LANGUAGE sql AS 'INSERT INTO t VALUES (1) RETURNING x'", database
+    )
+
+    with pytest.raises(InputError, match="cannot execute INSERT in a read-only transaction"):
+        read(Connection(database), "SELECT f() AS x", tmp_path)
+    assert postgres.execute("SELECT count(*) FROM t", database) == [(0,)]
+
+
+@pytest.mark.parametrize(
+    ("query", "reason"),
+    [
+        ("SELECT * FROM nothing", 'relation "nothing" does not exist'),
+        ("SELECT nothing FROM (VALUES (1)) t(x)", 'column "nothing" does not exist'),
+        ("SELECT 1 / (100000 - i) AS x FROM generate_series(1, 200000) i", "division by zero"),
+        ("SELECT FROM generate_series(1, 3)", "input.query gives no columns; select at least one"),
+        ("SELECT 1 AS a, 2 AS a", "input.query gives two columns named 'a'; rename one with AS"),
+    ],
+)
+def test_a_query_that_fails_is_told_in_one_line_with_the_database(
+    shared: Connection, tmp_path: Path, query: str, reason: str
+) -> None:
+    with pytest.raises(InputError) as refused:
+        read(shared, query, tmp_path)
+
+    prefix = "" if reason.startswith("input.query") else f"input.query at {shared.describe()}: "
+    assert str(refused.value) == prefix + reason
+    assert not list(tmp_path.iterdir())
+
+
+def test_names_that_differ_in_case_are_two_names(shared: Connection, tmp_path: Path) -> None:
+    table = read(shared, 'SELECT 1 AS a, gen_random_uuid() AS "A"', tmp_path)
+
+    assert table.schema.names == ["a", "A"]
+
+
+def test_no_right_to_read_is_told(postgres: Postgres, database: str, tmp_path: Path) -> None:
+    postgres.execute("CREATE TABLE secrets (x integer)", database)
+
+    with pytest.raises(InputError, match="permission denied for table secrets"):
+        read(Connection(postgres.role(database)), "SELECT * FROM secrets", tmp_path)
+
+
+def test_a_wrong_password_is_told_without_repeating_it(postgres: Postgres, database: str, tmp_path: Path) -> None:
+    uri = postgres.role(database, password="right").replace(":right@", ":hunter2@")
+
+    with pytest.raises(ConnectionRefused, match="password authentication failed") as refused:
+        snapshot(Connection(uri), "SELECT 1", tmp_path, 1000)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_result_that_the_disk_cannot_hold_is_refused_before_it_is_read(shared: Connection, tmp_path: Path) -> None:
+    query = "SELECT i, repeat('x', 100) AS s FROM generate_series(1, 1000000000000) i"
+
+    with pytest.raises(InputError) as refused:
+        snapshot(shared, query, tmp_path, 1000)
+    assert "about 38,146,973 MiB (1,000,000,000,000 rows)" in str(refused.value)
+    assert f"but {tmp_path} has " in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_progress_has_an_estimate_and_ends_with_the_truth(shared: Connection, tmp_path: Path) -> None:
+    told: list[tuple[int, int | None]] = []
+
+    snapshot(
+        shared,
+        "SELECT i FROM generate_series(1, 200000) i WHERE i % 2 = 0",
+        tmp_path,
+        1000,
+        lambda rows, total: told.append((rows, total)),
+    )
+    estimate = told[0][1]
+    assert told == [(0, estimate), (65_000, estimate), (100_000, 100_000)]
+    assert estimate is not None
+    assert estimate < 100_000
+
+
+def test_a_job_that_is_told_to_stop_breaks_the_query_off(database: str, postgres: Postgres, tmp_path: Path) -> None:
+    stop = threading.Event()
+    running = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND state = 'active' AND {}"
+    here = running.format("datname = current_database() AND pid <> pg_backend_pid()")
+
+    def stop_when_it_runs() -> None:
+        deadline = time.monotonic() + 60
+        while postgres.execute(here, database) == [(0,)] and time.monotonic() < deadline:
+            pass
+        stop.set()
+
+    stopper = threading.Thread(target=stop_when_it_runs)
+    stopper.start()
+    with pytest.raises(Cancelled):
+        snapshot(Connection(database), "SELECT 1 AS x, pg_sleep(600)::text AS y", tmp_path, 1000, stop=stop)
+    stopper.join(60)
+
+    assert postgres.execute(here, database) == [(0,)]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sample_is_typed_like_the_snapshot(shared: Connection, tmp_path: Path) -> None:
+    query = "SELECT i, i / 4.0 AS n, md5('x')::uuid AS u FROM generate_series(1, 100000) i ORDER BY i"
+
+    table = sample(shared, query, 4)
+    assert table.num_rows == 4
+    assert table["n"].type == pa.decimal128(38, 20)
+    assert table.schema == read(shared, query, tmp_path).schema
+
+
+def test_rows_are_counted(shared: Connection) -> None:
+    assert count_rows(shared, "SELECT i, i FROM generate_series(1, 1000) i LIMIT 999; -- most") == 999
+
+
+@pytest.mark.parametrize("call", [sample, count_rows])
+def test_only_a_select_is_sampled_or_counted(shared: Connection, call: Any) -> None:
+    arguments = [3] if call is sample else []
+
+    with pytest.raises(InputError, match="holds 2 statements"):
+        call(shared, "SELECT 1; SELECT 2", *arguments)

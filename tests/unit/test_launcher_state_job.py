@@ -1,0 +1,123 @@
+"""The states of a job and what a stopped one says."""
+
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, get_args
+
+import pytest
+
+from launcher.errors import MoveForbidden
+from launcher.jobprocess import seconds_of
+from launcher.progress import Live
+from launcher.state.job import (
+    ACTIVE,
+    MOVES,
+    STATUSES,
+    TERMINAL,
+    Move,
+    Seconds,
+    Status,
+    has_begun_to_publish,
+    moved,
+    new_id,
+    stopped_as,
+)
+from tests.contract.job_store import T0, job
+from transforms.counts import Counts
+
+ALLOWED = {
+    ("submitted", "preparing"),
+    ("preparing", "running"),
+    ("running", "completing"),
+    ("completing", "completed"),
+    *((status, "failed") for status in ("submitted", "preparing", "running", "completing")),
+    *((status, "cancelled") for status in ("submitted", "preparing", "running")),
+    *((status, "submitted") for status in ("failed", "cancelled")),
+}
+
+
+@pytest.mark.parametrize("source", STATUSES)
+@pytest.mark.parametrize("to", STATUSES)
+def test_the_table_of_moves_is_what_it_is(source: Status, to: Status) -> None:
+    before = replace(job(), status=source)
+    if (source, to) in ALLOWED:
+        after, move = moved(before, to, "why", T0)
+        assert (after.status, move) == (to, Move(source, to, T0, "why", after.attempt))
+    else:
+        with pytest.raises(MoveForbidden):
+            moved(before, to, "why", T0)
+
+
+def test_every_state_is_in_the_table_and_active_or_over() -> None:
+    assert set(get_args(Status)) == set(MOVES) == ACTIVE | TERMINAL
+    assert not ACTIVE & TERMINAL
+
+
+def test_a_resume_starts_afresh_and_keeps_what_is_known_of_the_job() -> None:
+    failed: dict[str, Any] = {
+        "status": "failed",
+        "error": "no",
+        "started_at": T0,
+        "finished_at": T0,
+        "counts": Counts(1, 2, 3),
+        "already": Counts(1),
+        "seconds": Seconds(1, 2, 3),
+        "pid": 7,
+        "pid_started": 7.5,
+        "total_rows": 10,
+        "output": "out",
+        "rejects": "rejects",
+    }
+    before = replace(job(), **failed)
+    after, _ = moved(before, "submitted", "resume", T0 + timedelta(seconds=9))
+    again, _ = moved(after, "preparing", "again", T0 + timedelta(seconds=10))
+
+    fresh = replace(job(before.id), started_at=T0, total_rows=10, output="out", rejects="rejects", attempt=2)
+    assert after == fresh
+    assert again.started_at == T0
+
+
+def test_ids_are_short_and_differ() -> None:
+    ids = {new_id() for _ in range(1000)}
+
+    assert len(ids) == 1000
+    assert all(len(each) == 16 and each.startswith("batch-") for each in ids)
+
+
+@pytest.mark.parametrize(
+    ("total_rows", "visible", "expected"),
+    [
+        (None, False, ("cancelled", "stopped before the first row; `penstock resume batch-1` starts again")),
+        (5000, False, ("cancelled", "stopped; 1,234 rows are kept, `penstock resume batch-1` goes on")),
+        (
+            5000,
+            True,
+            (
+                "failed",
+                "stopped after publishing had begun; whether the result is visible is not known, "
+                "`penstock resume batch-1` settles it",
+            ),
+        ),
+    ],
+    ids=["preparing", "running", "publishing"],
+)
+def test_a_stopped_job_says_what_is_kept(total_rows: int | None, visible: bool, expected: tuple[str, str]) -> None:
+    assert stopped_as(replace(job("batch-1"), total_rows=total_rows), "cancelled", "stopped", visible, 1234) == expected
+
+
+def test_publishing_has_begun_with_the_first_attempt_that_came_so_far() -> None:
+    moves = [Move("submitted", "preparing", T0, "", 1), Move("running", "completing", T0, "", 1)]
+
+    assert not has_begun_to_publish(moves[:1])
+    assert has_begun_to_publish([*moves, Move("completing", "failed", T0, "", 1)])
+
+
+def test_the_time_of_an_attempt_is_read_off_its_moves() -> None:
+    times = {"submitted": 0.0, "preparing": 1.0, "running": 3.0, "completing": 7.0}
+    moves = [Move(None, to, T0 + timedelta(seconds=at), "", 1) for to, at in times.items()]  # type: ignore[arg-type]
+    live = Live(read_s=1, score_s=2, write_s=3)
+
+    assert seconds_of(moves, T0 + timedelta(seconds=7.5), live) == Seconds(2, 4, 0.5, 1, 2, 3)
+    assert seconds_of(moves[:2], T0 + timedelta(seconds=2), Live()) == Seconds(1)
+    # A clock that was set back.
+    assert seconds_of(moves[:2], T0, Live()) == Seconds(0)
