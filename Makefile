@@ -32,8 +32,12 @@ lock: | $(filter .tools/bin/uv,$(UV)) ## resolve pyproject.toml anew into the tw
 	$(UV) export --quiet --frozen --no-emit-project --no-header --no-annotate --output-file requirements.lock
 	$(UV) export --quiet --frozen --no-emit-project --no-header --no-annotate --only-group bench --output-file requirements-bench.lock
 
+demo: export PENSTOCK_HOME := demo/home
 demo: setup ## score the real flights of 2013 to Parquet and to a table
-	@BIN=$(BIN) examples/flights/demo.sh
+	$(BIN)/python -m examples.flights.prepare demo
+	$(BIN)/penstock run examples/flights/to_parquet.yaml
+	$(BIN)/penstock run examples/flights/to_table.yaml
+	$(BIN)/python -m examples.flights.picture demo
 
 test: setup ## run every test, with the real servers it needs
 	$(BIN)/python -m pytest

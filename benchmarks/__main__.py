@@ -31,6 +31,12 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="runs of each program and size (default: 3; quick: 1)")
     parser.add_argument("--parallelism", type=int, default=4, help="of Penstock (default: 4)")
     parser.add_argument("--peers-only", action="store_true", help="measure the loops and peers without Penstock")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        metavar="S",
+        help="seconds each run may wait for a quiet machine (default: 20; quick: 0)",
+    )
     parser.add_argument("--record", action="store_true", help="write benchmarks/RESULTS.md")
     args = parser.parse_args()
     unknown = set(args.benchmarks) - set(BENCHMARKS)
@@ -40,7 +46,13 @@ def main() -> int:
     # Ending by signal must still stop the server and the programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     adopt_orphans()
-    settings = Settings(args.quick, args.rounds or (1 if args.quick else 3), args.parallelism, not args.peers_only)
+    settings = Settings(
+        quick=args.quick,
+        rounds=args.rounds or (1 if args.quick else 3),
+        parallelism=args.parallelism,
+        with_penstock=not args.peers_only,
+        patience_s=args.patience if args.patience is not None else (0 if args.quick else 20),
+    )
     print(f"data, results and logs in {bench_folder()}")
     sections = []
     for name in args.benchmarks or BENCHMARKS:

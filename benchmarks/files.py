@@ -87,7 +87,7 @@ def measure(settings: Settings) -> Section:
         programs[1:1] = [penstock(ours, settings, parallelism)]
         programs[3:3] = [penstock(ours_alone, settings, parallelism=1)]
         programs[5:5] = [penstock(ours_large, settings, parallelism, LARGE_CALL_ROWS)]
-    timings = race(programs)
+    timings = race(programs, settings.patience_s)
 
     comparisons = [
         compare_speed(f"{our_name} / {their_name}", timings.get(our_name), timings[their_name], Target(bound))

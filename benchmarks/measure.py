@@ -25,6 +25,9 @@ TIMEOUT_S = 1800
 # Ray takes some seconds to go once its driver is done.
 GRACE_S = 15
 SAMPLE_EVERY_S = 0.05
+# An idle desktop or container stays below; one foreign busy thread on 4 cores does not.
+QUIET_PERCENT = 15
+QUIET_SAMPLE_S = 0.5
 LOG_TAIL_LINES = 15
 # From linux/prctl.h: processes that lose their parent become ours, so that none of a program's escapes.
 PR_SET_CHILD_SUBREAPER = 36
@@ -113,6 +116,15 @@ def peak_memory(command: Command, log: Path) -> PeakMemory:
             done.set()
             sampler.join()
     return peak
+
+
+def wait_for_quiet(patience_s: float) -> bool:
+    """Wait until other programs leave the machine alone, at most about `patience_s`; whether they do."""
+    deadline = time.monotonic() + patience_s
+    while psutil.cpu_percent(interval=QUIET_SAMPLE_S) > QUIET_PERCENT:
+        if time.monotonic() > deadline:
+            return False
+    return True
 
 
 def empty_folder(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from statistics import median
 
 from benchmarks.data import Checksum, WrongResult
 from benchmarks.folders import penstock_home
-from benchmarks.measure import Command, ProgramFailed, empty_folder, wall_s
+from benchmarks.measure import Command, ProgramFailed, empty_folder, wait_for_quiet, wall_s
 
 
 def _nothing() -> None:
@@ -27,8 +27,8 @@ class Trial:
     expected: Checksum
     prepare: Callable[[], None] = _nothing  # not timed
 
-    def run(self, check: bool) -> float:
-        """Give the seconds of one run.
+    def run(self, check: bool, patience_s: float) -> tuple[float, bool]:
+        """Give the seconds of one run, and whether the machine was quiet when it began.
 
         Raises:
             ProgramFailed: it ended with an error.
@@ -39,12 +39,13 @@ class Trial:
         self.prepare()
         commands = self.commands()
         os.sync()  # the last program's dirty pages are not this one's to write
+        quiet = wait_for_quiet(patience_s)
         seconds = wall_s(commands, self.folder / "log.txt")
         if check:
             result = self.result()
             if not result.agrees_with(self.expected):
                 raise WrongResult(f"result in {self.folder} adds up to {result}, not to {self.expected}")
-        return seconds
+        return seconds, quiet
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ class Timing:
     program: Program
     small_s: list[float] = field(default_factory=list)
     large_s: list[float] = field(default_factory=list)
+    busy_starts: int = 0  # runs that began while other programs used the machine
     failure: str | None = None
 
     @property
@@ -93,36 +95,37 @@ class Timing:
         return median(self.small_s) - self.program.small.rows * self.seconds_per_row
 
 
-def race(programs: Sequence[Program]) -> dict[str, Timing]:
+def race(programs: Sequence[Program], patience_s: float) -> dict[str, Timing]:
     """Run all programs in turns, round by round, so that a slow minute of the machine hits each of them.
 
     Each runs its small size once before, untimed, so that none is timed reading its libraries from the disk. That
     result and the first one of the large size are checked. A program that fails, or whose result is wrong, is out; the
-    others go on.
+    others go on. Each run waits, at most `patience_s`, until other programs leave the machine alone.
     """
     timings = {program.name: Timing(program) for program in programs}
     for timing in timings.values():
-        _run(timing, timing.program.small, "warm-up", check=True)
+        _run(timing, timing.program.small, "warm-up", check=True, patience_s=0)
     for round_number in range(max(program.rounds for program in programs)):
         for timing in timings.values():
             program = timing.program
             if round_number < program.rounds:
                 name = f"round {round_number + 1}/{program.rounds}"
-                timing.small_s += _run(timing, program.small, name, check=False)
-                timing.large_s += _run(timing, program.large, name, check=round_number == 0)
+                timing.small_s += _run(timing, program.small, name, check=False, patience_s=patience_s)
+                timing.large_s += _run(timing, program.large, name, check=round_number == 0, patience_s=patience_s)
     return timings
 
 
-def _run(timing: Timing, trial: Trial, name: str, check: bool) -> list[float]:
+def _run(timing: Timing, trial: Trial, name: str, check: bool, patience_s: float) -> list[float]:
     """Give the seconds of one run; none, if the program is out or comes to be."""
     if timing.failure:
         return []
     label = f"  {name}  {timing.program.name:44} {trial.rows:>11,} rows"
     try:
-        seconds = trial.run(check)
+        seconds, quiet = trial.run(check, patience_s)
     except (ProgramFailed, WrongResult) as error:
         timing.failure = str(error)
         print(f"{label}  FAILED\n{error}", flush=True)
         return []
-    print(f"{label} {seconds:8.2f} s", flush=True)
+    timing.busy_starts += not quiet and patience_s > 0
+    print(f"{label} {seconds:8.2f} s{'' if quiet else '  (machine busy)'}", flush=True)
     return [seconds]

@@ -59,7 +59,7 @@ def measure(settings: Settings) -> Section:
     if not settings.with_penstock:
         section.comparisons = [Comparison(LABEL, None, TARGET, "left out of this run")]
         return section
-    timings = race([_program(CLEAN, 0, settings), _program(BAD, BAD_ROWS_PER_MI, settings)])
+    timings = race([_program(CLEAN, 0, settings), _program(BAD, BAD_ROWS_PER_MI, settings)], settings.patience_s)
     section.timings = list(timings.values())
     # Speed of the clean over speed of the bad is the time with bad rows over the time without.
     section.comparisons = [compare_speed(LABEL, timings[CLEAN], timings[BAD], TARGET)]

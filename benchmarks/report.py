@@ -50,6 +50,15 @@ class Comparison:
     ratio: float | None
     target: Target
     detail: str = ""
+    by_round: tuple[float, ...] = ()  # the ratio that each round alone would give
+
+    @property
+    def verdict(self) -> str:
+        """Met or not, and whether the rounds leave a doubt."""
+        if self.ratio is None:
+            return "not measured"
+        doubt = ", rounds disagree" if len({self.target.is_met(ratio) for ratio in self.by_round}) > 1 else ""
+        return ("met" if self.is_met else "NOT MET") + doubt
 
     @property
     def is_met(self) -> bool:
@@ -58,9 +67,8 @@ class Comparison:
     @property
     def cells(self) -> list[str]:
         """The row of a table: label, ratio, target, met or not, detail."""
-        if self.ratio is None:
-            return [self.label, "–", str(self.target), "not measured", self.detail]
-        return [self.label, f"{self.ratio:.2f}", str(self.target), "met" if self.is_met else "NOT MET", self.detail]
+        ratio = "–" if self.ratio is None else f"{self.ratio:.2f}"
+        return [self.label, ratio, str(self.target), self.verdict, self.detail]
 
 
 COMPARISON_HEADER = ["comparison", "ratio", "target", "", "measured"]
@@ -86,14 +94,14 @@ def compare_speed(label: str, ours: Timing | None, theirs: Timing | None, target
     if our_s is None or their_s is None:
         return Comparison(label, None, target, "; ".join(_why_unknown(timing) for timing in (ours, theirs)).strip("; "))
     detail = f"{1 / our_s:,.0f} against {1 / their_s:,.0f} rows/s"
-    by_round = [
+    by_round = tuple(
         theirs_s / ours_s
         for ours_s, theirs_s in zip(ours.seconds_per_row_by_round, theirs.seconds_per_row_by_round, strict=False)
         if ours_s > 0
-    ]
+    )
     if len(by_round) > 1:
         detail += f"; by round {min(by_round):.2f} to {max(by_round):.2f}"
-    return Comparison(label, their_s / our_s, target, detail)
+    return Comparison(label, their_s / our_s, target, detail, by_round)
 
 
 def _why_unknown(timing: Timing) -> str:
@@ -102,6 +110,13 @@ def _why_unknown(timing: Timing) -> str:
     if timing.seconds_per_row is None:
         return f"{timing.program.name} took as long for few rows as for many: too noisy"
     return ""
+
+
+def noise_note(timings: Sequence[Timing]) -> list[str]:
+    """A line that says how many runs others may have slowed; none if no run."""
+    runs = sum(len(timing.small_s) + len(timing.large_s) for timing in timings)
+    busy = sum(timing.busy_starts for timing in timings)
+    return [f"{busy} of {runs} runs began while other programs used the machine"] if busy else []
 
 
 def timing_cells(timing: Timing) -> list[str]:
@@ -133,7 +148,7 @@ def print_section(section: Section) -> None:
             for row in [header, *rows]:
                 print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
             print()
-    for note in section.notes:
+    for note in [*section.notes, *noise_note(section.timings)]:
         print(f"  {note}")
     print(flush=True)
 
@@ -154,8 +169,9 @@ def record(sections: Sequence[Section], setup: str) -> Path:
         lines += _markdown_table(COMPARISON_HEADER, [comparison.cells for comparison in section.comparisons])
         if section.timings:
             lines += ["", *_markdown_table(TIMING_HEADER, [timing_cells(timing) for timing in section.timings])]
-        if section.notes:
-            lines += ["", *(f"- {note}" for note in section.notes)]
+        notes = [*section.notes, *noise_note(section.timings)]
+        if notes:
+            lines += ["", *(f"- {note}" for note in notes)]
     RESULTS_FILE.write_text("\n".join(lines) + "\n")
     return RESULTS_FILE
 

@@ -21,6 +21,7 @@ class Settings:
     rounds: int
     parallelism: int  # of Penstock, where a comparison does not fix it
     with_penstock: bool
+    patience_s: float  # how long each run may wait for a quiet machine
 
     @property
     def files(self) -> Sizes:

@@ -125,7 +125,7 @@ def measure(settings: Settings) -> Section:
                 for destination in (NEW, EXISTING)
                 for program in (["ADBC loop", "Penstock"] if settings.with_penstock else ["ADBC loop"])
             ]
-            timings = race(programs)
+            timings = race(programs, settings.patience_s)
             section.notes.append(database_version(uri))
     except PostgresMissing as error:
         section.comparisons = [Comparison(label, None, TARGET, str(error)) for label in LABELS.values()]

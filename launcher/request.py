@@ -306,9 +306,10 @@ def _problem(details: ErrorDetails, values: Mapping[Any, Any]) -> Problem:
     part = str(location[0])
     if part in _TAGS and len(location) > 1 and location[1] in _PARTS[part]:
         del location[1]  # pydantic's name for the branch that the tag chose
-    field = _dotted(location)
     if kind in ("extra_forbidden", "invalid_key"):
+        field = _dotted([*location[:-1], _key(str(location[-1]))])
         return Problem(field, _unknown(location, values))
+    field = _dotted(location)
     if kind == "missing":
         return Problem(field, f"is missing; {_remedy_for(location)}")
     if kind in ("union_tag_invalid", "union_tag_not_found"):
@@ -428,6 +429,11 @@ def _described(value: Any, secret: bool = False) -> str:
     )
 
 
+def _key(key: str) -> str:
+    """A key as the user wrote it, or in quotes where it is no plain word."""
+    return key if re.fullmatch(rf"[\w.-]{{1,{_SHOWN_CHARS}}}", key) else _shown(key)
+
+
 def _shown(value: Any, secret: bool = False) -> str:
     """A value as the user wrote it, on one line, cut short, without the password of a URI."""
     if isinstance(value, str):
@@ -479,7 +485,7 @@ def _load_json(text: str, name: str) -> Any:
         keys = [key for key, _ in pairs]
         twins = [key for key in dict.fromkeys(keys) if keys.count(key) > 1]
         if twins:
-            raise _refused(f"{name} holds the key {twins[0]!r} twice; keep one")
+            raise _refused(f"{name} holds the key {_shown(twins[0])} twice; keep one")
         return dict(pairs)
 
     try:
@@ -489,29 +495,46 @@ def _load_json(text: str, name: str) -> Any:
 
 
 class _Yaml(yaml.SafeLoader):
-    """YAML 1.2's core schema: `no`, `on`, `1:30` and dates are text; a key that comes twice is refused."""
+    """YAML 1.2's core schema: `no`, `on`, `1:30` and dates are text. Tags, and keys that come twice, are refused."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}
+    yaml_constructors: ClassVar[dict[str | None, Any]] = {}
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Like the base class's, but without twins."""
         seen = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise yaml.constructor.ConstructorError(None, None, "a key is not a plain word", key.start_mark)
+                raise _not_ours("a key is not a plain word", key)
             if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key.value!r} comes twice; keep one", key.start_mark
-                )
+                raise _not_ours(f"the key {_shown(key.value)} comes twice; keep one", key)
             seen.add(key.value)
         return super().construct_mapping(node, deep)
 
+    def refuse_tag(self, node: yaml.Node) -> None:
+        """Refuse what the user has tagged."""
+        tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+        raise _not_ours(f"a value is tagged {_shown(tag)}; write it without", node)
 
-# https://yaml.org/spec/1.2.2/#1032-tag-resolution; octal and hexadecimal numbers have no use here and stay text.
+
+def _not_ours(problem: str, node: yaml.Node) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+# https://yaml.org/spec/1.2.2/#1032-tag-resolution; numbers that begin with a 0, octal or not, stay text.
+_EXPONENT = r"[eE][-+]?[0-9]+"
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     ("int", r"[-+]?(0|[1-9][0-9]*)", list("-+0123456789")),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.inf|\.nan", list("-+.0123456789")),
+    (
+        "float",
+        rf"[-+]?(\.[0-9]+({_EXPONENT})?|[0-9]+\.[0-9]*({_EXPONENT})?|[0-9]+{_EXPONENT}|\.inf)|\.nan",
+        list("-+.0123456789"),
+    ),
 ):
     _Yaml.add_implicit_resolver(f"tag:yaml.org,2002:{_tag}", re.compile(f"^(?:{_pattern})$"), _first)
+for _tag in ("null", "bool", "int", "float", "str", "seq", "map"):
+    _tag = f"tag:yaml.org,2002:{_tag}"
+    _Yaml.add_constructor(_tag, yaml.SafeLoader.yaml_constructors[_tag])
+_Yaml.add_constructor(None, _Yaml.refuse_tag)

@@ -138,11 +138,17 @@ def _is_passing(error: Exception) -> bool:
             return True
         if isinstance(failure, OSError) and failure.errno in _NETWORK_DOWN:
             return True
-    holders = (error, getattr(error, "response", None))
-    statuses = [getattr(holder, name, None) for holder in holders for name in ("status_code", "status", "code")]
-    if any(isinstance(status, int) and status in _BUSY for status in statuses):
-        return True
-    return any(cls.__name__ in _CONNECTION_FAILED for cls in type(error).__mro__)
+    return _http_status(error) in _BUSY or any(cls.__name__ in _CONNECTION_FAILED for cls in type(error).__mro__)
+
+
+def _http_status(error: Exception) -> int | None:
+    """What a service answered: requests and httpx keep it in the response, urllib and aiohttp in the error."""
+    for holder in (getattr(error, "response", None), error):
+        for name in ("status_code", "status", "code"):
+            status = getattr(holder, name, None)
+            if isinstance(status, int):
+                return status
+    return None
 
 
 class CallSize:
@@ -352,6 +358,7 @@ def _reject_whole(error: Exception, ranges: Sequence[tuple[int, int]], found: in
 
 def text_of(error: BaseException) -> str:
     """The error's text on one line, shortened; its class where it has none."""
-    text = " ".join(str(error).split())
+    # A path in the text may hold bytes that are no text, which no column can hold.
+    text = " ".join(str(error).encode(errors="replace").decode().split())
     # An error of a tensor library may print a whole tensor; the beginning says what happened.
     return (text if len(text) <= 500 else text[:499] + "…") or type(error).__name__

@@ -18,7 +18,7 @@ class Answers:
         scored: int32 indices of these rows in the batch, ascending; None when it is all of them.
         bad: the other rows, ascending.
         calls: how often the model was called.
-        model_s: seconds spent in these calls.
+        model_s: seconds spent in these calls, without the waits between tries.
     """
 
     predictions: pa.RecordBatch

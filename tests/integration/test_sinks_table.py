@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -95,6 +96,19 @@ def refusal(act: Callable[[], object]) -> str:
     message = str(refused.value)
     assert "\n" not in message
     return message
+
+
+@pytest.fixture(scope="module")
+def shared_database(postgres: Postgres) -> str:
+    return postgres.database()
+
+
+@pytest.fixture
+def schema(shared_database: str) -> str:
+    """URI of a database in which this test has a schema of its own, for tests that need no more."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    execute(shared_database, f"CREATE SCHEMA {name}")
+    return f"{shared_database}?options=-csearch_path%3D{name}"
 
 
 @pytest.fixture(scope="session")
@@ -215,19 +229,19 @@ class TestPostgresTable:
         assert execute(database, "SELECT obj_description('scores'::regclass)") == [("what we think of them",)]
         assert "by_id" in {name for (name,) in execute(database, "SELECT indexname::text FROM pg_indexes")}
 
-    def test_a_snapshot_taken_before_publishing_still_sees_the_old_rows(self, database: str) -> None:
-        execute(database, self.TABLE, self.OLD)
-        sink = self.staged(database)
+    def test_a_snapshot_taken_before_publishing_still_sees_the_old_rows(self, schema: str) -> None:
+        execute(schema, self.TABLE, self.OLD)
+        sink = self.staged(schema)
         count = "SELECT count(*), min(name) FROM scores WHERE name IS NOT NULL"
 
-        with Connection(database).open(autocommit=True) as connection, connection.cursor() as cursor:
+        with Connection(schema).open(autocommit=True) as connection, connection.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
             before = cursor.execute(count).fetchall()
             sink.publish(manifest_of(sink, "job_1", [split_of(1, 1000, 100)]))
             after = cursor.execute(count).fetchall()
 
         assert before == after == [(50, "old")]
-        assert execute(database, "SELECT count(*) FROM scores") == [(1000,)]
+        assert execute(schema, "SELECT count(*) FROM scores") == [(1000,)]
 
     def test_readers_are_not_held_up_by_a_publish_that_takes_long(
         self, database: str, processes: ForkServerContext
@@ -296,6 +310,27 @@ class TestPostgresTable:
         assert there == [(False,)]
         assert values_in(read_table(database, "scores")) == values_in(table_of(spans_of(split_of(1, 1000, 100))))
 
+    def test_a_connection_that_is_cut_while_publishing_is_told_in_one_line(self, database: str) -> None:
+        execute(database, self.TABLE, self.OLD)
+        sink = self.staged(database)
+        manifest = manifest_of(sink, "job_1", [split_of(1, 1000, 100)])
+
+        with ThreadPoolExecutor() as threads, held_up(database, "scores", "NEW.id % 1000 = 500"):
+            publishing = threads.submit(refusal, lambda: sink.publish(manifest))
+            until(lambda: is_waiting(database))
+            execute(
+                database,
+                "SELECT pg_terminate_backend(pid) FROM pg_locks"
+                f" WHERE locktype = 'advisory' AND objid = {HOLD} AND NOT granted",
+            )
+            said = publishing.result(DEADLINE_S)
+        left = execute(database, "SELECT count(*) FROM scores")
+        sink.publish(manifest)
+
+        assert "terminating connection due to administrator command" in said
+        assert left == [(50,)]
+        assert execute(database, "SELECT count(*) FROM scores") == [(1000,)]
+
     def test_a_second_publisher_waits_for_the_first_and_then_does_nothing(
         self, database: str, processes: ForkServerContext
     ) -> None:
@@ -336,12 +371,12 @@ class TestPostgresTable:
         assert (notes is None) == (outcome == "COMMIT")
         assert execute(database, "SELECT count(*) FROM _penstock_job_1") == [(0 if notes is None else 300,)]
 
-    def test_two_jobs_that_make_the_same_new_table_at_once_leave_the_whole_of_one(self, database: str) -> None:
+    def test_two_jobs_that_make_the_same_new_table_at_once_leave_the_whole_of_one(self, schema: str) -> None:
         one, two = split_of(1, 1000, 100), split_of(2, 700, 100)
         jobs = {"job_1": one, "job_2": two}
 
         def run(job_id: str) -> None:
-            sink = postgres_sink(database, job_id=job_id)
+            sink = postgres_sink(schema, job_id=job_id)
             sink.prepare(SCHEMA)
             sink.stage(spans_of(jobs[job_id]), None)
             sink.publish(manifest_of(sink, job_id, [jobs[job_id]]))
@@ -349,25 +384,25 @@ class TestPostgresTable:
 
         with ThreadPoolExecutor() as threads:
             list(threads.map(run, jobs))
-        found = values_in(read_table(database, "scores"))
+        found = values_in(read_table(schema, "scores"))
 
         assert found in [values_in(table_of(spans_of(split))) for split in jobs.values()]
-        assert execute(database, f"SELECT count(*) FROM {LEDGER_TABLE}") == [(2,)]
+        assert execute(schema, f"SELECT count(*) FROM {LEDGER_TABLE}") == [(2,)]
 
-    def test_a_job_does_not_publish_again_over_a_later_one(self, database: str) -> None:
-        first = self.staged(database)
+    def test_a_job_does_not_publish_again_over_a_later_one(self, schema: str) -> None:
+        first = self.staged(schema)
         manifest = manifest_of(first, "job_1", [split_of(1, 1000, 100)])
         first.publish(manifest)
         first.clean()
-        write(postgres_sink(database, job_id="job_2"), rows_of(5, 5), "job_2")
+        write(postgres_sink(schema, job_id="job_2"), rows_of(5, 5), "job_2")
 
         first.publish(manifest)
 
-        assert values_in(read_table(database, "scores")) == values_in(pa.Table.from_batches([rows_of(5, 5)]))
+        assert values_in(read_table(schema, "scores")) == values_in(pa.Table.from_batches([rows_of(5, 5)]))
 
-    def test_rows_that_the_ledger_does_not_count_stop_the_publish(self, database: str) -> None:
-        sink = self.staged(database)
-        execute(database, "INSERT INTO _penstock_job_1 VALUES (1, 1, 'stray')")
+    def test_rows_that_the_ledger_does_not_count_stop_the_publish(self, schema: str) -> None:
+        sink = self.staged(schema)
+        execute(schema, "INSERT INTO _penstock_job_1 VALUES (1, 1, 'stray')")
 
         with pytest.raises(LedgerError, match="1001 rows of 10 spans are staged, but 1000 rows of 10 are to be"):
             sink.publish(manifest_of(sink, "job_1", [split_of(1, 1000, 100)]))
@@ -468,35 +503,42 @@ class TestPostgresTable:
         ],
     )
     def test_a_table_whose_columns_do_not_fit_is_refused_before_any_row_is_read(
-        self, database: str, columns: str, said: str
+        self, schema: str, columns: str, said: str
     ) -> None:
-        execute(database, f"CREATE TABLE scores ({columns})")
+        execute(schema, f"CREATE TABLE scores ({columns})")
 
-        assert said in refusal(lambda: postgres_sink(database).prepare(SCHEMA))
+        assert said in refusal(lambda: postgres_sink(schema).prepare(SCHEMA))
 
-    def test_columns_with_defaults_need_not_be_written(self, database: str) -> None:
+    def test_a_table_of_another_schema_in_the_search_path_is_not_passed_over(self, schema: str) -> None:
+        name = f"t_{uuid.uuid4().hex[:8]}"
+        execute(schema, f"CREATE TABLE public.{name} (id bigint)")
+        sink = postgres_sink(f"{schema},public", name)
+
+        assert f"there is a {name} in the search_path" in refusal(lambda: sink.prepare(SCHEMA))
+
+    def test_columns_with_defaults_need_not_be_written(self, schema: str) -> None:
         execute(
-            database,
+            schema,
             "CREATE TABLE scores (key serial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), name text, score real,"
             " spare text, id bigint NOT NULL)",
         )
 
-        write(postgres_sink(database), rows_of(0, 10))
+        write(postgres_sink(schema), rows_of(0, 10))
 
-        assert execute(database, "SELECT count(key), count(at), count(spare), max(id) FROM scores") == [(10, 10, 0, 9)]
+        assert execute(schema, "SELECT count(key), count(at), count(spare), max(id) FROM scores") == [(10, 10, 0, 9)]
 
-    def test_partitioned_tables_are_replaced_like_others(self, database: str) -> None:
+    def test_partitioned_tables_are_replaced_like_others(self, schema: str) -> None:
         execute(
-            database,
+            schema,
             "CREATE TABLE scores (id bigint, score real, name text) PARTITION BY RANGE (id)",
             "CREATE TABLE low PARTITION OF scores FOR VALUES FROM (0) TO (100)",
             "CREATE TABLE high PARTITION OF scores DEFAULT",
             self.OLD,
         )
 
-        write(postgres_sink(database), rows_of(50, 100))
+        write(postgres_sink(schema), rows_of(50, 100))
 
-        assert execute(database, "SELECT (SELECT count(*) FROM low), (SELECT count(*) FROM high)") == [(50, 50)]
+        assert execute(schema, "SELECT (SELECT count(*) FROM low), (SELECT count(*) FROM high)") == [(50, 50)]
 
     def test_every_missing_right_is_named_with_its_remedy(self, postgres: Postgres, database: str) -> None:
         user = postgres.role(database)
@@ -606,13 +648,13 @@ class TestPostgresTable:
         ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
     )
     def test_a_new_table_has_the_type_that_fits(
-        self, database: str, column: pa.Array, type: str, text: str | None
+        self, schema: str, column: pa.Array, type: str, text: str | None
     ) -> None:
-        write(postgres_sink(database), pa.record_batch({"x": column}))
+        write(postgres_sink(schema), pa.record_batch({"x": column}))
 
-        found = execute(database, "SET TimeZone = 'UTC'", "SELECT pg_typeof(x)::text, x::text FROM scores LIMIT 1")
+        found = execute(schema, "SET TimeZone = 'UTC'", "SELECT pg_typeof(x)::text, x::text FROM scores LIMIT 1")
         (typed,) = execute(
-            database,
+            schema,
             "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
             " WHERE attrelid = 'scores'::regclass AND attnum = 1",
         )
@@ -644,18 +686,18 @@ class TestPostgresTable:
         ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
     )
     def test_an_existing_table_is_filled_under_its_own_types(
-        self, database: str, column: pa.Array, type: str, text: str | None
+        self, schema: str, column: pa.Array, type: str, text: str | None
     ) -> None:
         execute(
-            database,
+            schema,
             "CREATE TYPE verdict AS ENUM ('leave', 'stay')",
             "CREATE DOMAIN positive AS integer CHECK (VALUE > 0)",
             f"CREATE TABLE scores (x {type})",
         )
 
-        write(postgres_sink(database), pa.record_batch({"x": column}))
+        write(postgres_sink(schema), pa.record_batch({"x": column}))
 
-        assert execute(database, "SELECT x::text FROM scores") == [(text,)]
+        assert execute(schema, "SELECT x::text FROM scores") == [(text,)]
 
     @pytest.mark.parametrize(
         ("column", "type", "said"),
@@ -670,22 +712,22 @@ class TestPostgresTable:
         ids=["integer", "length", "nul", "domain", "null", "numeric"],
     )
     def test_a_value_that_does_not_fit_fails_the_part_it_is_in(
-        self, database: str, column: pa.Array, type: str, said: str
+        self, schema: str, column: pa.Array, type: str, said: str
     ) -> None:
         execute(
-            database,
+            schema,
             "CREATE DOMAIN positive AS integer CHECK (VALUE > 0)",
             f"CREATE TABLE scores (x {type})",
         )
         rows = pa.record_batch({"x": column})
-        sink = postgres_sink(database)
+        sink = postgres_sink(schema)
         sink.prepare(rows.schema)
 
         assert said in refusal(lambda: sink.stage([span_with(rows)], None))
         assert sink.all_notes() == []
 
     @pytest.mark.parametrize(
-        ("schema", "said"),
+        ("columns", "said"),
         [
             (pa.schema([("x", pa.struct([("a", pa.int64())]))]), "no type for column x (struct<a: int64>)"),
             (pa.schema([("x", pa.list_(pa.list_(pa.int64())))]), "no type for column x (list<"),
@@ -696,31 +738,29 @@ class TestPostgresTable:
         ],
         ids=["struct", "nested", "twice", "unnamed", "long", "system"],
     )
-    def test_columns_that_no_table_can_have_are_refused(self, database: str, schema: pa.Schema, said: str) -> None:
-        assert said in refusal(lambda: postgres_sink(database).prepare(schema))
+    def test_columns_that_no_table_can_have_are_refused(self, schema: str, columns: pa.Schema, said: str) -> None:
+        assert said in refusal(lambda: postgres_sink(schema).prepare(columns))
 
-    def test_column_names_are_kept_as_they_are(self, database: str) -> None:
+    def test_column_names_are_kept_as_they_are(self, schema: str) -> None:
         names = ["Customer ID", "select", 'quo"te', "größe", "a.b", "%s", "$1"]
 
-        write(postgres_sink(database), pa.record_batch([pa.array([1])] * len(names), names=names))
+        write(postgres_sink(schema), pa.record_batch([pa.array([1])] * len(names), names=names))
 
-        assert read_table(database, "scores").column_names == names
+        assert read_table(schema, "scores").column_names == names
 
-    def test_a_table_that_lost_a_column_meanwhile_is_left_as_it_is(self, database: str) -> None:
-        execute(database, self.TABLE, self.OLD)
-        sink = self.staged(database)
-        execute(database, "ALTER TABLE scores DROP COLUMN name")
+    def test_a_table_that_lost_a_column_meanwhile_is_left_as_it_is(self, schema: str) -> None:
+        execute(schema, self.TABLE, self.OLD)
+        sink = self.staged(schema)
+        execute(schema, "ALTER TABLE scores DROP COLUMN name")
 
         said = refusal(lambda: sink.publish(manifest_of(sink, "job_1", [split_of(1, 1000, 100)])))
 
         assert "its column name is gone since the job began" in said
-        assert execute(database, "SELECT count(*) FROM scores") == [(50,)]
+        assert execute(schema, "SELECT count(*) FROM scores") == [(50,)]
 
-    def test_rows_that_break_a_unique_index_leave_the_old_ones(self, database: str) -> None:
-        execute(
-            database, self.TABLE, "CREATE UNIQUE INDEX by_name ON scores (name)", "INSERT INTO scores VALUES (1, 1)"
-        )
-        sink = postgres_sink(database)
+    def test_rows_that_break_a_unique_index_leave_the_old_ones(self, schema: str) -> None:
+        execute(schema, self.TABLE, "CREATE UNIQUE INDEX by_name ON scores (name)", "INSERT INTO scores VALUES (1, 1)")
+        sink = postgres_sink(schema)
         rows = pa.record_batch([pa.array([1, 2]), pa.array([1, 2], pa.float32()), pa.array(["x", "x"])], schema=SCHEMA)
         sink.prepare(SCHEMA)
         sink.stage([span_with(rows)], None)
@@ -728,7 +768,7 @@ class TestPostgresTable:
         said = refusal(lambda: sink.publish(manifest_of(sink, "job_1", [split_of(1, 2, 2)])))
 
         assert 'duplicate key value violates unique constraint "by_name"' in said
-        assert execute(database, "SELECT count(*) FROM scores") == [(1,)]
+        assert execute(schema, "SELECT count(*) FROM scores") == [(1,)]
 
 
 class TestSqliteTableSink(SinkContract):

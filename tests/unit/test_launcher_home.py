@@ -18,7 +18,7 @@ import subprocess, sys, time
 from pathlib import Path
 from launcher.home import JobFolder
 lock = JobFolder(Path(sys.argv[1])).lock("batch-1")
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], close_fds=False)
+child = subprocess.Popen(["sleep", "600"], close_fds=False, stdout=subprocess.DEVNULL)
 print(child.pid, flush=True)
 time.sleep(600)
 """

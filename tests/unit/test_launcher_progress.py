@@ -237,6 +237,7 @@ def test_the_summary_of_a_completed_job() -> None:
 
 def test_the_summary_of_a_job_over_its_ratio_has_both_remedies() -> None:
     failed = replace(DONE, status="failed", error="too many", outcome=None)
+    failed = replace(failed, spec=replace(failed.spec, rejects=Rejects()))
 
     assert title(failed) == "batch-1 failed after 5.5 s"
     assert summary(failed, Live(), [Reason("NullFeature", "null", 20)], Path("/log"))[-6:] == [
@@ -315,7 +316,7 @@ def test_a_plan_for_people() -> None:
 # --- rejects -----------------------------------------------------------------------------------------------------
 
 
-def publish_rejects(folder: Path, owner: str = "batch-1", **columns: list[Any]) -> None:
+def publish_rejects(folder: Path, columns: dict[str, list[Any]], owner: str = "batch-1") -> None:
     folder.mkdir()
     (folder / "_manifest.json").write_text(json.dumps({"job_id": owner}))
     table = pa.table(columns)
@@ -332,7 +333,7 @@ COLUMNS: dict[str, list[Any]] = {
 
 
 def test_rejects_are_shown_with_their_reason_first(tmp_path: Path) -> None:
-    publish_rejects(tmp_path / "rejects", **COLUMNS)
+    publish_rejects(tmp_path / "rejects", COLUMNS)
     asked = replace(DONE, working_dir=str(tmp_path), rejects="rejects")
 
     assert first_rejects(asked, 10).schema.names == ["position", "error_type", "error", "x"]
@@ -343,13 +344,8 @@ def test_rejects_are_shown_with_their_reason_first(tmp_path: Path) -> None:
 
 
 def test_columns_of_the_input_may_be_called_like_ours(tmp_path: Path) -> None:
-    publish_rejects(
-        tmp_path / "rejects",
-        error=["a", "b", "c"],
-        position=COLUMNS["position"],
-        error_type=COLUMNS["error_type"],
-        penstock_error=COLUMNS["error"],
-    )
+    given = {"error": ["a", "b", "c"], **{name: COLUMNS[name] for name in ("position", "error_type")}}
+    publish_rejects(tmp_path / "rejects", {**given, "penstock_error": COLUMNS["error"]})
     asked = replace(DONE, rejects=str(tmp_path / "rejects"))
 
     assert first_rejects(asked, 1).schema.names == ["position", "error_type", "penstock_error", "error"]
@@ -357,12 +353,12 @@ def test_columns_of_the_input_may_be_called_like_ours(tmp_path: Path) -> None:
 
 
 def test_no_rejects_and_those_of_another_job_are_said_to_be(tmp_path: Path) -> None:
-    publish_rejects(tmp_path / "rejects", "batch-2", **COLUMNS)
+    publish_rejects(tmp_path / "rejects", COLUMNS, "batch-2")
     asked = replace(DONE, working_dir=str(tmp_path), rejects="rejects")
 
     with pytest.raises(NoRejects, match=r"rejects holds the rejects of batch-2, which ran after batch-1"):
         first_rejects(asked, 1)
-    with pytest.raises(NoRejects, match="batch-1 has published no rejects; there is nothing of it in .*/none"):
+    with pytest.raises(NoRejects, match=r"batch-1 has published no rejects; there is nothing of it in .*/none"):
         first_rejects(replace(asked, rejects="none"), 1)
     with pytest.raises(NoRejects, match="batch-1 ended before it rejected a row"):
         first_rejects(replace(asked, rejects=None), 1)

@@ -319,6 +319,14 @@ def test_all_statements_of_a_session_see_one_state(database: Database) -> None:
     assert count_rows(connection, "SELECT * FROM t") == 2
 
 
+def test_a_writer_that_has_not_committed_does_not_hold_the_snapshot_up(database: Database, tmp_path: Path) -> None:
+    connection = database("CREATE TABLE t (x)", "INSERT INTO t VALUES (1)")
+
+    with connection.open() as other, other.cursor() as cursor:
+        cursor.execute("INSERT INTO t VALUES (2)")
+        assert read(connection, "SELECT x FROM t", tmp_path)["x"].to_pylist() == [1]
+
+
 def test_a_job_that_is_told_to_stop_does_not_wait_for_the_query(database: Database, tmp_path: Path) -> None:
     connection = database()
     # Some seconds of counting, which the driver cannot break off.

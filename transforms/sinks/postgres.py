@@ -188,7 +188,7 @@ class PostgresSink:
         with self._transaction() as cursor:
             target = self._target(cursor)
             self._check_schema(cursor, target)
-            # Makes of two jobs that start together one that makes the ledger and one that finds it.
+            # Of two jobs that start together, one makes the ledger and the other finds it.
             _lock(cursor, f"penstock prepares in {_quoted(target.schema)}")
             self._make_ledger(cursor, target.schema)
             if self._published(cursor, target.schema) is not None:
@@ -342,7 +342,7 @@ class PostgresSink:
         """
         found = _fetch(cursor, _RELATION, (target.schema, target.name))
         if not found:
-            self._check_folding(cursor, target)
+            self._check_namesakes(cursor, target)
             return None
         if self.mode == "error_if_exists":
             raise self._error("the table is there already; use output.mode: overwrite, or name another table")
@@ -359,14 +359,18 @@ class PostgresSink:
             raise self._error(f"rows of {referrer} refer to it, so its own cannot be replaced; name another table")
         return _columns(cursor, target)
 
-    def _check_folding(self, cursor: dbapi.Cursor, target: _Table) -> None:
-        """Refuse `Scores` when there is a table "Scores" and none named scores: a second one is not what is meant."""
+    def _check_namesakes(self, cursor: dbapi.Cursor, target: _Table) -> None:
+        """Refuse to make a table beside one that is more likely meant: "Scores" for Scores, or another schema's."""
         written = self.table_name.rpartition(".")[2]
         if written != target.name and _fetch(cursor, _RELATION, (target.schema, written)):
             raise self._error(
                 f'there is a table "{written}", which SQL finds only in double quotes; write "{written}" in'
                 " output.table_name, or another name"
             )
+        if self.table_name == written:
+            ((found,),) = _fetch(cursor, "SELECT to_regclass($1::text)::text", (_quoted(target.name),))
+            if found is not None:
+                raise self._error(f"there is a {found} in the search_path; write output.table_name as schema.table")
 
     def _staged_columns(self, schema: pa.Schema, existing: list[_Column] | None) -> list[str]:
         """How the staging table declares its columns: as the target does, so that what does not fit is found early.

@@ -127,15 +127,13 @@ class SqliteTableSink:
         ready = [_storable(scored.rows) for scored in spans if scored.rows.num_rows]
         part = f"{uuid.uuid4().hex}.arrow" if ready else None
         notes = [note_of(scored, part if scored.rows.num_rows else None, rejects) for scored in spans]
-        noted = False
         with self._explained():
-            try:
-                if part is not None:
-                    _write_part(self._parts / part, ready)
-                noted = self._ledger.add(notes)
-            finally:
-                if part is not None and not noted:
-                    (self._parts / part).unlink(missing_ok=True)
+            if part is not None:
+                _write_part(self._parts / part, ready)
+            # Should noting fail, the note may be there all the same: then the part must stay.
+            noted = self._ledger.add(notes)
+            if part is not None and not noted:
+                (self._parts / part).unlink()
         return notes if noted else None
 
     def published(self) -> Counts | None:
@@ -394,14 +392,18 @@ def _as_json(column: pa.Array) -> pa.StringArray:
 
 
 def _write_part(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
-    """Write record batches to a new file, and make it and its name last."""
-    with open(path, "xb") as file:
-        with pa.ipc.new_file(file, batches[0].schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-        file.flush()
-        os.fsync(file.fileno())
-    fsync_folder(path.parent)
+    """Write record batches to a new file, and make it and its name last. A failed one is removed."""
+    try:
+        with open(path, "xb") as file:
+            with pa.ipc.new_file(file, batches[0].schema) as writer:
+                for batch in batches:
+                    writer.write_batch(batch)
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_folder(path.parent)
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _affinity(declared: str) -> str:

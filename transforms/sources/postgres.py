@@ -74,13 +74,17 @@ def _cast(field: pa.Field) -> str | None:
         if _is_numeric(item):
             return "double precision[]"
         return None if named.removeprefix("_") not in _MISREAD and _is_plain(item) else "text[]"
-    return None if _is_plain(field.type) or isinstance(field.type, pa.JsonType) or _is_numeric(field.type) else "text"
+    return None if _is_plain(field.type) or _is_json(field.type) or _is_numeric(field.type) else "text"
 
 
 def _is_plain(type_: pa.DataType) -> bool:
     """Whether every writer knows the type."""
     extended = isinstance(type_, pa.BaseExtensionType)
     return not (extended or pa.types.is_nested(type_) or pa.types.is_interval(type_))
+
+
+def _is_json(type_: pa.DataType) -> bool:
+    return isinstance(type_, pa.BaseExtensionType) and type_.extension_name == "arrow.json"
 
 
 def _is_numeric(type_: pa.DataType) -> bool:
