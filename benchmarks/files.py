@@ -56,11 +56,13 @@ def penstock(name: str, settings: Settings, parallelism: int, call_rows: int = C
     )
 
 
-def peer(name: str, module: str, sizes: Sizes, rounds: int, call_rows: int = CALL_ROWS, shares: int = 1) -> Program:
+def peer(
+    name: str, module: str, sizes: Sizes, rounds: int, call_rows: int = CALL_ROWS, shares: int = 1, flags: Sequence[str] = ()
+) -> Program:
     """`python -m benchmarks.<module>`, as `shares` processes side by side."""
 
     def commands(data: DataSet, folder: Path) -> list[list[str]]:
-        command = python(module, data.folder, model_file(), folder / "scores", "--call-rows", str(call_rows))
+        command = python(module, data.folder, model_file(), folder / "scores", "--call-rows", str(call_rows), *flags)
         if shares == 1:
             return [command]
         return [[*command, "--share", str(share), "--shares", str(shares)] for share in range(shares)]

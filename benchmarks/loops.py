@@ -21,19 +21,26 @@ def row_groups(folder: Path, share: int, shares: int) -> list[tuple[Path, int]]:
 
 
 def score_row_groups(
-    groups: list[tuple[Path, int]], session: ort.InferenceSession, result: Path, call_rows: int
+    groups: list[tuple[Path, int]], session: ort.InferenceSession, result: Path, call_rows: int, hold: bool
 ) -> None:
-    """Score `groups` one after the other into the one file `result`, each as a row group of its own.
+    """Score `groups` one after the other into the one file `result`.
 
-    Writing each chunk as a row group would need no memory for a whole one, but takes twice as long.
+    Args:
+        hold: keep the chunks of a row group and write them as one, which takes half the time and the memory for it;
+            else each chunk is written as it comes.
     """
     with pq.ParquetWriter(result, SCORED_SCHEMA) as writer:
         for file, group in groups:
             chunks = pq.ParquetFile(file).iter_batches(
                 batch_size=CHUNK_ROWS, row_groups=[group], columns=[ID_COLUMN, *FEATURES]
             )
-            scored = [score_batch(session, chunk, call_rows) for chunk in chunks]
-            writer.write_table(pa.Table.from_batches(scored), row_group_size=sum(map(len, scored)))
+            scored = (score_batch(session, chunk, call_rows) for chunk in chunks)
+            if hold:
+                table = pa.Table.from_batches(list(scored))
+                writer.write_table(table, row_group_size=len(table))
+            else:
+                for batch in scored:
+                    writer.write_batch(batch)
 
 
 def main() -> None:
@@ -43,10 +50,12 @@ def main() -> None:
         "--share", type=int, default=0, help="which of `--shares` equal shares of the row groups to score"
     )
     parser.add_argument("--shares", type=int, default=1)
+    parser.add_argument("--hold", action="store_true", help="write a row group of the input as one, not chunk by chunk")
     args = parser.parse_args()
     args.result.mkdir(parents=True, exist_ok=True)
     groups = row_groups(args.rows, args.share, args.shares)
-    score_row_groups(groups, open_session(args.model), args.result / f"share-{args.share}.parquet", args.call_rows)
+    result = args.result / f"share-{args.share}.parquet"
+    score_row_groups(groups, open_session(args.model), result, args.call_rows, args.hold)
 
 
 if __name__ == "__main__":

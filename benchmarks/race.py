@@ -126,6 +126,7 @@ def _run(timing: Timing, trial: Trial, name: str, check: bool, patience_s: float
         timing.failure = str(error)
         print(f"{label}  FAILED\n{error}", flush=True)
         return []
+    shutil.rmtree(trial.folder / "scores", ignore_errors=True)  # else a full run would keep gigabytes
     timing.busy_starts += not quiet and patience_s > 0
     print(f"{label} {seconds:8.2f} s{'' if quiet else '  (machine busy)'}", flush=True)
     return [seconds]

@@ -13,6 +13,7 @@ from launcher.cli import ATTEMPT, DONE, FAILED, INTERRUPTED
 from launcher.errors import LauncherError
 from launcher.follow import Interrupts, follow
 from launcher.home import Home
+from launcher.progress import Live
 from launcher.report import (
     Reason,
     aligned,
@@ -73,7 +74,7 @@ def list_jobs(asked: Sequence[str], as_json: bool) -> int:
     statuses = _statuses(asked)
     with _supervisor() as supervisor:
         jobs = supervisor.jobs(statuses or None)
-        told = [job_json(job, supervisor.live(job)) for job in jobs]
+        told = [job_json(job, Live() if job.counts else supervisor.live(job)) for job in jobs]
     if as_json:
         print(dumped({"jobs": told}))
     elif not jobs:

@@ -85,7 +85,7 @@ def postgres_server() -> Iterator[Postgres]:
     binaries = _postgres_binaries()
     user = _postgres_user()
     # Not below pytest's folder: that is closed to the user the server runs as.
-    folder = Path(tempfile.mkdtemp(prefix="penstock-postgres-", dir=_quick_folder()))
+    folder = Path(tempfile.mkdtemp(prefix=f"penstock-postgres-{os.getpid()}-", dir=_quick_folder()))
     try:
         shutil.chown(folder, user)
         data = folder / "data"
@@ -129,6 +129,10 @@ def postgres_server() -> Iterator[Postgres]:
 def _quick_folder() -> str | None:
     """A folder in memory where there is plenty, for each database is 300 files; None is the usual one."""
     memory = Path("/dev/shm")
+    for left in memory.glob("penstock-postgres-*-*"):
+        # Of a process that was killed, and could not remove it.
+        if not Path("/proc", left.name.split("-")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
     plenty = 4 * 1024**3
     return str(memory) if memory.is_dir() and shutil.disk_usage(memory).free > plenty else None
 

@@ -348,7 +348,7 @@ class TestOutOfMemory:
 
 
 class TestBadData:
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(some_rows())
     @example((1, 1, frozenset({0})))
     @example((1000, 1000, frozenset({999})))
@@ -372,7 +372,7 @@ class TestBadData:
             assert len(calls) <= most_calls(len(bad & set(batch)), len(batch))
             assert all(stop <= batch.stop for _, stop in calls)
 
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(some_rows(), st.integers(1, 40))
     def test_up_to_the_cap_only_bad_rows_are_rejected_and_never_is_a_bad_one_scored(
         self, given_: tuple[int, int, frozenset[int]], cap: int
@@ -474,7 +474,7 @@ class TestBadData:
 
 
 class TestRowsThatTheModelNames:
-    @settings(max_examples=200, deadline=None)
+    @settings(max_examples=100, deadline=None)
     @given(some_rows(), st.sampled_from([None, 1, 3]))
     @example((2000, 2000, frozenset(range(2000))), 1)
     def test_they_are_rejected_and_the_others_scored(
@@ -548,7 +548,7 @@ class TestRowsThatTheModelNames:
 
 
 class TestMixtures:
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=150, deadline=None)
     @given(some_rows(), st.integers(1, 1000), st.integers(0, 2**16), st.sampled_from([0, None, 1]))
     def test_no_row_is_lost_or_wrongly_rejected(
         self, given_: tuple[int, int, frozenset[int]], fits: int, seed: int, named: int | None

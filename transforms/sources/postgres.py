@@ -13,8 +13,6 @@ import pyarrow.compute as pc
 from transforms.errors import InputError
 from transforms.sources.reading import Result, Session, check_columns
 
-# Small batches are read faster than the driver's 16 MiB: they stay in the processor's cache.
-_BATCH_BYTES = 1024 * 1024
 # Types that the driver passes on as numbers that mean something else: cents, and a wrapped 32-bit number.
 _MISREAD = {"money": "numeric", "oid": "bigint"}
 # The first day that PostgreSQL knows, 4713 BC, in days from 1970. The driver reads both infinities as earlier ones.
@@ -46,7 +44,7 @@ def read_postgres(session: Session, statement: str, limit: int | None) -> Result
 
 
 def _batches(session: Session, statement: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
-    for batch in session.stream(statement, **{"adbc.postgresql.batch_size_hint_bytes": str(_BATCH_BYTES)}):
+    for batch in session.stream(statement):
         arrays = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in batch.columns]
         for name, array in zip(schema.names, arrays, strict=True):
             _check_finite(name, array)

@@ -26,8 +26,8 @@ from transforms.sources.sqlite import read_sqlite
 
 __all__ = ["check_query", "count_rows", "reads_table", "sample", "snapshot", "tables_read"]
 
-# Batches are 1 to 4 MiB.
-_AHEAD_BATCHES = 16
+# Batches are of 4 MiB from SQLite and of 16 MiB from PostgreSQL, where larger ones mean less copying into spans.
+_AHEAD_BATCHES = 4
 # How soon a stop is noticed.
 _POLL_S = 0.1
 # How long a database may take to give up a query; then its thread is left to itself.

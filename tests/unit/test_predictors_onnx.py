@@ -1,0 +1,727 @@
+"""ONNX models of many shapes, and files that are none: what is fed, what comes out, what is said."""
+
+import pickle
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from skl2onnx import to_onnx
+from sklearn.linear_model import LogisticRegression
+
+from predictors.base import SpanPredictor
+from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch, WrongAnswer
+from predictors.feeding import feed
+from predictors.onnx import OnnxPredictor
+
+Write = Callable[..., str]
+Shape = Sequence[int | str | None] | None
+FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
+# ONNX Runtime of the last two years reads both.
+OPSET, IR_VERSION = 17, 9
+
+
+def node(op: str, inputs: str, outputs: str, **attributes: Any) -> onnx.NodeProto:
+    return helper.make_node(op, inputs.split(), outputs.split(), **attributes)
+
+
+def save(
+    path: Path,
+    nodes: Sequence[onnx.NodeProto],
+    inputs: dict[str, tuple[int, Shape]],
+    outputs: dict[str, tuple[int, Shape]],
+    **constants: Any,
+) -> str:
+    """A model of some nodes, inputs and outputs `name: (type, shape)`, and constants; returns its path."""
+    graph = helper.make_graph(
+        nodes,
+        "graph",
+        [helper.make_tensor_value_info(name, *of) for name, of in inputs.items()],
+        [helper.make_tensor_value_info(name, *of) for name, of in outputs.items()],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    onnx.save_model(model, path)
+    return str(path)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Saves a model in a folder of the test's own."""
+    return partial(save, tmp_path / "model.onnx")
+
+
+@pytest.fixture
+def weighted(write: Write) -> str:
+    """y = x @ [1, 10, 100], x float32 [n, 3]: each feature has a digit of its own in the score."""
+    weights = np.array([[1], [10], [100]], np.float32)
+    return write([node("MatMul", "x w", "y")], {"x": (FLOAT, ["n", 3])}, {"y": (FLOAT, ["n", 1])}, w=weights)
+
+
+@pytest.fixture(scope="module")
+def perceptron(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """3-32-1 with random weights: sums whose last bits depend on how a call is made."""
+    dice = np.random.default_rng(7)
+    return save(
+        tmp_path_factory.mktemp("models") / "perceptron.onnx",
+        [
+            node("Gemm", "x inner inner_bias", "sum"),
+            node("Relu", "sum", "hidden"),
+            node("Gemm", "hidden outer outer_bias", "logit"),
+            node("Sigmoid", "logit", "score"),
+        ],
+        {"x": (FLOAT, ["n", 3])},
+        {"score": (FLOAT, ["n", 1])},
+        inner=dice.normal(size=(3, 32)).astype(np.float32),
+        inner_bias=dice.normal(size=32).astype(np.float32),
+        outer=dice.normal(size=(32, 1)).astype(np.float32),
+        outer_bias=dice.normal(size=1).astype(np.float32),
+    )
+
+
+def loaded(path: str, *features: str, pass_nulls: bool = False) -> OnnxPredictor:
+    predictor = OnnxPredictor(path, features or None, pass_nulls)
+    predictor.load()
+    return predictor
+
+
+def score(predictor: OnnxPredictor, columns: dict[str, Any]) -> dict[str, list[Any]]:
+    """Feed and predict, as the pool does."""
+    rows = pa.record_batch({name: pa.array(values) for name, values in columns.items()})
+    fed = feed(rows, predictor.input_schema, "pass" if predictor.pass_nulls else "reject")
+    answer = predictor.predict(fed.rows)
+    assert answer.num_rows == rows.num_rows
+    assert answer.schema == predictor.output_schema
+    answer.validate(full=True)
+    return answer.to_pydict()
+
+
+class TestInputs:
+    @pytest.mark.parametrize(
+        ("features", "expected"),
+        [("abc", 321.0), ("cba", 123.0), ("bca", 132.0), ("aab", 211.0)],
+    )
+    def test_one_tensor_holds_the_features_in_the_order_of_the_spec(
+        self, weighted: str, features: str, expected: float
+    ) -> None:
+        predictor = loaded(weighted, *features)
+
+        assert predictor.input_schema == pa.schema([(name, pa.float32()) for name in features])
+        assert score(predictor, {"note": ["x"], "b": [2.0], "c": [3], "a": [1.0]}) == {"y": [expected]}
+
+    @pytest.mark.parametrize("shape", [["n"], ["n", 1], ["n", "k"], None], ids=str)
+    def test_one_input_without_features_takes_the_column_of_its_name(self, write: Write, shape: Shape) -> None:
+        predictor = loaded(write([node("Neg", "x", "y")], {"x": (FLOAT, shape)}, {"y": (FLOAT, shape)}))
+
+        assert score(predictor, {"z": [0.0, 0.0], "x": [1.0, 2.0]}) == {"y": [-1.0, -2.0]}
+
+    def test_an_input_of_undeclared_shape_takes_as_many_features_as_are_named(self, write: Write) -> None:
+        predictor = loaded(write([node("Neg", "x", "y")], {"x": (FLOAT, None)}, {"y": (FLOAT, None)}), "a", "b", "c")
+
+        assert score(predictor, {"a": [1.0], "b": [2.0], "c": [3.0]}) == {"y": [[-1.0, -2.0, -3.0]]}
+
+    @pytest.fixture
+    def mixed(self, write: Write) -> str:
+        """A float, an integer and a text, each an input of its own."""
+        return write(
+            [
+                node("Cast", "visits", "visits_float", to=FLOAT),
+                node("Squeeze", "visits_float axis", "visits_flat"),
+                node("Add", "age visits_flat", "sum"),
+                node("Identity", "city", "where"),
+            ],
+            {"age": (FLOAT, ["n"]), "visits": (INT64, ["n", 1]), "city": (STRING, ["n", 1])},
+            {"sum": (FLOAT, ["n"]), "where": (STRING, ["n", 1])},
+            axis=np.array([1], np.int64),
+        )
+
+    def test_several_inputs_take_a_column_each_by_name(self, mixed: str) -> None:
+        predictor = loaded(mixed)
+
+        assert predictor.input_schema == pa.schema(
+            [("age", pa.float32()), ("visits", pa.int64()), ("city", pa.string())]
+        )
+        assert score(predictor, {"city": ["Bern", "Köln"], "visits": [2, 3], "age": [0.5, 1.5]}) == {
+            "sum": [2.5, 4.5],
+            "where": ["Bern", "Köln"],
+        }
+
+    def test_several_inputs_take_the_named_features_in_their_order(self, mixed: str) -> None:
+        predictor = loaded(mixed, "years", "calls", "town")
+
+        assert predictor.input_schema == pa.schema(
+            [("years", pa.float32()), ("calls", pa.int64()), ("town", pa.string())]
+        )
+        assert score(predictor, {"town": ["Bern"], "calls": [2], "years": [0.5]}) == {"sum": [2.5], "where": ["Bern"]}
+
+    @pytest.mark.parametrize(
+        ("type_", "arrow", "values"),
+        [
+            (FLOAT, pa.float32(), [0.5, -1.0, 2.0**-149]),
+            (TensorProto.DOUBLE, pa.float64(), [0.1, -1e300]),
+            (TensorProto.FLOAT16, pa.float16(), [0.5, -2.0]),
+            (TensorProto.INT8, pa.int8(), [-128, 127]),
+            (TensorProto.INT16, pa.int16(), [-(2**15), 2**15 - 1]),
+            (TensorProto.INT32, pa.int32(), [-(2**31), 2**31 - 1]),
+            (INT64, pa.int64(), [-(2**63), 2**63 - 1]),
+            (TensorProto.UINT8, pa.uint8(), [0, 255]),
+            (TensorProto.UINT16, pa.uint16(), [0, 2**16 - 1]),
+            (TensorProto.UINT32, pa.uint32(), [0, 2**32 - 1]),
+            (TensorProto.UINT64, pa.uint64(), [0, 2**64 - 1]),
+            (TensorProto.BOOL, pa.bool_(), [True, False]),
+            (STRING, pa.string(), ["", "é😀", "a\0b", "x" * 1_000_000]),
+        ],
+        ids=lambda value: str(value) if isinstance(value, pa.DataType) else "",
+    )
+    @pytest.mark.parametrize("shape", [["n"], ["n", 1], ["n", 2]], ids=str)
+    def test_every_type_goes_in_and_comes_out_unchanged(
+        self, write: Write, type_: int, arrow: pa.DataType, values: list[Any], shape: Shape
+    ) -> None:
+        pairs = shape == ["n", 2]
+        predictor = loaded(
+            write([node("Identity", "x", "y")], {"x": (type_, shape)}, {"y": (type_, shape)}), *("ab" if pairs else "a")
+        )
+
+        answer = score(predictor, {"a": pa.array(values, arrow), "b": pa.array(values[::-1], arrow)})["y"]
+
+        assert set(predictor.input_schema.types) == {arrow}
+        assert answer == ([list(pair) for pair in zip(values, values[::-1], strict=True)] if pairs else values)
+
+    def test_a_slice_is_scored_as_the_rows_that_it_is(self, weighted: str) -> None:
+        predictor = loaded(weighted, "a", "b", "c")
+        rows = pa.record_batch({name: pa.array(np.arange(10), pa.float32()) for name in "abc"})
+
+        assert predictor.predict(rows.slice(7, 2)).to_pydict() == {"y": [777.0, 888.0]}
+
+
+class TestInputsThatDoNotFit:
+    @pytest.mark.parametrize(
+        ("features", "text"),
+        [
+            ((), "takes 3 features a row in its input 'x'; name 3 columns in model.features"),
+            (("a",), "takes 3 feature(s) a row in its input 'x', but model.features names 1: a"),
+            (("a", "b", "c", "d"), "takes 3 feature(s) a row in its input 'x', but model.features names 4: a, b, c, d"),
+        ],
+        ids=["none", "too few", "too many"],
+    )
+    def test_another_number_of_features_than_the_tensor_takes(
+        self, weighted: str, features: tuple[str, ...], text: str
+    ) -> None:
+        with pytest.raises(SchemaMismatch) as caught:
+            loaded(weighted, *features)
+        assert str(caught.value) == f"model {weighted} {text}"
+
+    def test_several_features_for_a_model_that_takes_one_value(self, write: Write) -> None:
+        path = write([node("Neg", "x", "y")], {"x": (FLOAT, ["n"])}, {"y": (FLOAT, ["n"])})
+
+        with pytest.raises(SchemaMismatch, match=r"takes 1 feature\(s\) a row in its input 'x', but .* names 2: a, b"):
+            loaded(path, "a", "b")
+
+    def test_another_number_of_features_than_inputs(self, write: Write) -> None:
+        path = write([node("Add", "a b", "y")], {"a": (FLOAT, ["n"]), "b": (FLOAT, ["n"])}, {"y": (FLOAT, ["n"])})
+
+        with pytest.raises(SchemaMismatch) as caught:
+            loaded(path, "a")
+        assert str(caught.value) == (
+            f"model {path} has 2 inputs (a, b), but model.features names 1; "
+            "name one for each, in this order, or leave it out"
+        )
+
+    @pytest.mark.parametrize(
+        ("inputs", "text"),
+        [
+            ({"a": (FLOAT, ["n"]), "b": (FLOAT, ["n", 3])}, "takes 3 values a row in its input 'b'"),
+            ({"a": (FLOAT, ["n", 3, 3])}, "input 'a' has shape ['n', 3, 3]; [rows] or [rows, features] is known"),
+            ({"a": (FLOAT, [4]), "b": (FLOAT, [5])}, "takes [4, 5] rows in its inputs; they must be the same"),
+            ({"a": (TensorProto.COMPLEX64, ["n"])}, "not a readable ONNX model"),
+        ],
+        ids=["wide", "deep", "two lengths", "complex"],
+    )
+    def test_an_input_that_is_no_column(self, write: Write, inputs: dict[str, tuple[int, Shape]], text: str) -> None:
+        nodes = [node("Identity", name, f"{name}_out") for name in inputs]
+        path = write(nodes, inputs, {f"{name}_out": of for name, of in inputs.items()})
+
+        with pytest.raises(PredictorError, match=re.escape(text)):
+            loaded(path, *(("x",) if len(inputs) == 1 else ()))
+
+    def test_a_model_without_inputs(self, write: Write) -> None:
+        constant = numpy_helper.from_array(np.zeros((2, 1), np.float32))
+        path = write([node("Constant", "", "y", value=constant)], {}, {"y": (FLOAT, [2, 1])})
+
+        with pytest.raises(SchemaMismatch, match="has no input"):
+            loaded(path)
+
+
+class TestOutputs:
+    def test_one_value_a_row_is_a_column_of_scalars_and_more_are_lists_of_a_fixed_length(self, write: Write) -> None:
+        shapes: dict[str, tuple[list[int], Shape]] = {
+            "flat": ([-1], ["n"]),
+            "narrow": ([-1, 1], ["n", 1]),
+            "thin": ([-1, 1, 1], ["n", 1, 1]),
+            "wide": ([-1, 6], ["n", 6]),
+            "deep": ([-1, 2, 3], ["n", 2, 3]),
+        }
+        nodes = [node("ReduceSum", "x axis", "sum", keepdims=1)]
+        for name, (to, _) in shapes.items():
+            nodes.append(node("Reshape", f"{'sum' if np.prod(to) == -1 else 'x'} {name}_to", name))
+        path = write(
+            nodes,
+            {"x": (FLOAT, ["n", 6])},
+            {name: (FLOAT, shape) for name, (_, shape) in shapes.items()},
+            axis=np.array([1], np.int64),
+            **{f"{name}_to": np.array(to, np.int64) for name, (to, _) in shapes.items()},
+        )
+        predictor = loaded(path, *"abcdef")
+
+        six = pa.list_(pa.float32(), 6)
+        assert predictor.output_schema == pa.schema(
+            [(name, pa.float32()) for name in ("flat", "narrow", "thin")] + [("wide", six), ("deep", six)]
+        )
+        assert score(predictor, {name: [i, 10 * i] for i, name in enumerate("abcdef")}) == {
+            **{name: [15.0, 150.0] for name in ("flat", "narrow", "thin")},
+            **{name: [[0, 1, 2, 3, 4, 5], [0, 10, 20, 30, 40, 50]] for name in ("wide", "deep")},
+        }
+
+    @pytest.fixture
+    def widening(self, write: Write) -> str:
+        """Repeats x three times; how often is known only once it ran."""
+        return write(
+            [
+                node("Mul", "x zero", "zeros"),
+                node("ReduceSum", "zeros", "nothing", keepdims=0),
+                node("Cast", "nothing", "nothing_int", to=INT64),
+                node("Add", "times nothing_int", "repeats"),
+                node("Tile", "x repeats", "y"),
+            ],
+            {"x": (FLOAT, ["n", 1])},
+            {"y": (FLOAT, ["n", "m"])},
+            zero=np.array(0, np.float32),
+            times=np.array([1, 3], np.int64),
+        )
+
+    def test_a_width_that_is_not_declared_is_learnt_from_a_call_with_zeros(self, widening: str) -> None:
+        assert ort.InferenceSession(widening).get_outputs()[0].shape == ["n", "m"]
+
+        predictor = loaded(widening)
+
+        assert predictor.output_schema == pa.schema([("y", pa.list_(pa.float32(), 3))])
+        assert score(predictor, {"x": [1.0, 2.0]}) == {"y": [[1, 1, 1], [2, 2, 2]]}
+
+    def picky(self, write: Write, shape: Shape) -> str:
+        """Looks up table[100 - x]: zero is out of bounds."""
+        return write(
+            [node("Sub", "hundred x", "index"), node("Gather", "table index", "y")],
+            {"x": (INT64, ["n"])},
+            {"y": (FLOAT, shape)},
+            hundred=np.array(100, np.int64),
+            table=np.array([5, 6, 7], np.float32),
+        )
+
+    def test_a_model_that_refuses_zeros_is_taken_by_what_it_declares(self, write: Write) -> None:
+        predictor = loaded(self.picky(write, ["n"]))
+
+        assert score(predictor, {"x": [99, 100]}) == {"y": [6.0, 5.0]}
+
+    def test_a_model_that_refuses_zeros_and_declares_nothing_is_refused(self, write: Write) -> None:
+        path = write(
+            [
+                node("Sub", "hundred x", "index"),
+                node("Gather", "table index", "times"),
+                node("Tile", "x times", "y"),
+            ],
+            {"x": (INT64, ["n"])},
+            {"y": (INT64, None)},
+            hundred=np.array(100, np.int64),
+            table=np.array([1, 1], np.int64),
+        )
+
+        with pytest.raises(SchemaMismatch, match="output 'y' has rows of unknown length"):
+            loaded(path)
+
+    def test_one_answer_for_all_rows_is_refused_before_any_is_read(self, write: Write) -> None:
+        path = write([node("ReduceMean", "x", "y", keepdims=1)], {"x": (FLOAT, ["n", 1])}, {"y": (FLOAT, [1, 1])})
+
+        with pytest.raises(SchemaMismatch) as caught:
+            loaded(path)
+        assert str(caught.value) == (
+            f"model {path}: output 'y' has shape [1, 1] for 2 row(s); each row needs an answer of its own"
+        )
+
+    def test_answers_of_another_length_than_in_the_first_call_break_the_contract(self, write: Write) -> None:
+        path = write(
+            [
+                node("ReduceMax", "x", "most", keepdims=0),
+                node("Cast", "most", "most_int", to=INT64),
+                node("Add", "times most_int", "repeats"),
+                node("Tile", "x repeats", "y"),
+            ],
+            {"x": (FLOAT, ["n", 1])},
+            {"y": (FLOAT, ["n", "m"])},
+            times=np.array([1, 1], np.int64),
+        )
+        predictor = loaded(path)
+
+        assert score(predictor, {"x": [0.0]}) == {"y": [0.0]}
+        with pytest.raises(WrongAnswer) as caught:
+            score(predictor, {"x": [0.0, 1.0]})
+        assert str(caught.value) == "model output 'y' has shape [4, 2], not 2 row(s) of 1 value(s)"
+
+    def test_a_row_without_a_value_is_refused(self, write: Write) -> None:
+        path = write(
+            [node("Slice", "x from to axis", "y")],
+            {"x": (FLOAT, ["n", 1])},
+            {"y": (FLOAT, ["n", 0])},
+            **{"from": np.array([0], np.int64), "to": np.array([0], np.int64), "axis": np.array([1], np.int64)},
+        )
+
+        with pytest.raises(SchemaMismatch, match="output 'y' has no value a row"):
+            loaded(path)
+
+    def test_a_sequence_is_refused_by_name(self, write: Write) -> None:
+        path = write([node("SequenceConstruct", "x", "y")], {"x": (FLOAT, ["n"])}, {"z": (FLOAT, ["n"])})
+        model = onnx.load(path)
+        del model.graph.output[:]
+        model.graph.output.append(helper.make_tensor_sequence_value_info("y", FLOAT, ["n"]))
+        onnx.save_model(model, path)
+
+        with pytest.raises(SchemaMismatch) as caught:
+            loaded(path)
+        assert str(caught.value) == f"model {path}: output 'y' is seq(tensor(float)), which is not a column"
+
+
+class TestClassifiers:
+    FEATURES = np.random.default_rng(3).normal(size=(200, 2)).astype(np.float32)
+
+    @pytest.fixture
+    def classifier(self) -> LogisticRegression:
+        return LogisticRegression().fit(self.FEATURES, np.where(self.FEATURES.sum(axis=1) > 0, "stays", "leaves"))
+
+    def save(self, classifier: LogisticRegression, folder: Path, zipmap: bool) -> str:
+        model = to_onnx(classifier, self.FEATURES[:1], options={"zipmap": zipmap}, target_opset=OPSET)
+        onnx.save_model(model, folder / "classifier.onnx")
+        return str(folder / "classifier.onnx")
+
+    def test_labels_and_probabilities_are_those_of_scikit_learn(
+        self, classifier: LogisticRegression, tmp_path: Path
+    ) -> None:
+        predictor = loaded(self.save(classifier, tmp_path, zipmap=False), "a", "b")
+
+        answer = score(predictor, {"a": self.FEATURES[:, 0], "b": self.FEATURES[:, 1]})
+
+        assert predictor.output_schema == pa.schema(
+            [("label", pa.string()), ("probabilities", pa.list_(pa.float32(), 2))]
+        )
+        assert answer["label"] == classifier.predict(self.FEATURES).tolist()
+        np.testing.assert_allclose(answer["probabilities"], classifier.predict_proba(self.FEATURES), atol=1e-6)
+
+    def test_a_map_for_each_row_is_refused_with_the_way_out(
+        self, classifier: LogisticRegression, tmp_path: Path
+    ) -> None:
+        path = self.save(classifier, tmp_path, zipmap=True)
+
+        with pytest.raises(SchemaMismatch) as caught:
+            loaded(path, "a", "b")
+        assert str(caught.value) == (
+            f"model {path}: output 'output_probability' is seq(map(string,tensor(float))), which is not a column; "
+            "export a classifier with zipmap=False"
+        )
+
+
+class TestFixedNumberOfRows:
+    @pytest.mark.parametrize("fixed", [1, 4, 10])
+    @pytest.mark.parametrize("rows", [1, 3, 4, 5, 8, 23])
+    def test_calls_of_any_length_are_cut_and_padded_to_it(self, write: Write, fixed: int, rows: int) -> None:
+        path = write(
+            [node("Neg", "x", "y"), node("ReduceSum", "x axis", "sum", keepdims=0)],
+            {"x": (FLOAT, [fixed, 2])},
+            {"y": (FLOAT, [fixed, 2]), "sum": (FLOAT, [fixed])},
+            axis=np.array([1], np.int64),
+        )
+        values = list(range(rows))
+
+        answer = score(loaded(path, "a", "b"), {"a": values, "b": [100.0] * rows})
+
+        assert answer == {"y": [[-v, -100.0] for v in values], "sum": [v + 100.0 for v in values]}
+
+    @pytest.mark.parametrize("rows", [0, None, -1], ids=str)
+    def test_zero_or_nothing_as_the_number_of_rows_is_any(self, write: Write, rows: int | None) -> None:
+        path = write([node("Neg", "x", "y")], {"x": (FLOAT, [rows, 1])}, {"y": (FLOAT, [rows, 1])})
+
+        assert score(loaded(path), {"x": [1.0, 2.0, 3.0]}) == {"y": [-1.0, -2.0, -3.0]}
+
+
+class TestNulls:
+    def test_a_null_that_passes_arrives_as_nan(self, write: Write) -> None:
+        path = write(
+            [node("IsNaN", "x", "nan"), node("Identity", "x", "y")],
+            {"x": (FLOAT, ["n", 2])},
+            {"nan": (TensorProto.BOOL, ["n", 2]), "y": (FLOAT, ["n", 2])},
+        )
+
+        answer = score(loaded(path, "a", "b", pass_nulls=True), {"a": [1.0, None], "b": [None, 4]})
+
+        assert answer["nan"] == [[False, True], [True, False]]
+        assert (answer["y"][0][0], answer["y"][1][1]) == (1.0, 4.0)
+
+    @pytest.mark.parametrize("type_", [FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16])
+    def test_every_float_has_a_nan(self, write: Write, type_: int) -> None:
+        path = write([node("IsNaN", "x", "y")], {"x": (type_, ["n"])}, {"y": (TensorProto.BOOL, ["n"])})
+
+        assert score(loaded(path, pass_nulls=True), {"x": [1, None]}) == {"y": [False, True]}
+
+    @pytest.mark.parametrize("type_", [INT64, STRING, TensorProto.BOOL])
+    def test_a_type_without_nan_cannot_pass_nulls(self, write: Write, type_: int) -> None:
+        path = write([node("Identity", "x", "y")], {"x": (type_, ["n"])}, {"y": (type_, ["n"])})
+
+        with pytest.raises(
+            SchemaMismatch, match=r"model.nulls is 'pass', but the model takes column 'x' as \w+, which"
+        ):
+            loaded(path, pass_nulls=True)
+
+    def test_a_nan_that_the_model_answers_is_a_value(self, write: Write) -> None:
+        path = write([node("Log", "x", "y")], {"x": (FLOAT, ["n"])}, {"y": (FLOAT, ["n"])})
+
+        answer = loaded(path).predict(pa.record_batch({"x": pa.array([-1.0], pa.float32())}))
+
+        assert answer["y"].null_count == 0
+        assert np.isnan(answer["y"][0].as_py())
+
+
+class TestFilesThatAreNoModel:
+    @pytest.mark.parametrize(
+        "name", ["missing.onnx", "", "s3://bucket/model.onnx"], ids=["missing", "a folder", "a uri"]
+    )
+    def test_what_is_no_file_is_named(self, tmp_path: Path, name: str) -> None:
+        path = name if "://" in name else str(tmp_path / name)
+
+        with pytest.raises(ModelNotLoadable) as caught:
+            loaded(path)
+        assert str(caught.value) == f"model {path}: there is no such file"
+
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"\0" * 1000, b"my shopping list\n" * 100, np.random.default_rng(1).bytes(10_000)],
+        ids=["empty", "zeros", "text", "random"],
+    )
+    def test_bytes_that_are_no_model(self, tmp_path: Path, content: bytes) -> None:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
+
+        with pytest.raises(ModelNotLoadable) as caught:
+            loaded(str(path))
+        assert str(caught.value).startswith(f"model {path} is not a readable ONNX model: ")
+        assert "\n" not in str(caught.value)
+
+    def test_a_model_that_is_cut_short_anywhere_is_refused_or_whole(self, weighted: str) -> None:
+        content = Path(weighted).read_bytes()
+        refused = 0
+        for length in range(len(content)):
+            Path(weighted).write_bytes(content[:length])
+            try:
+                answer = score(loaded(weighted, "a", "b", "c"), {"a": [1.0], "b": [2.0], "c": [3.0]})
+            except (ModelNotLoadable, SchemaMismatch):
+                refused += 1
+            else:
+                assert answer == {"y": [321.0]}
+
+        assert refused > len(content) * 0.9
+
+    def test_an_operator_that_nobody_knows(self, write: Write) -> None:
+        path = write([node("Divine", "x", "y")], {"x": (FLOAT, ["n"])}, {"y": (FLOAT, ["n"])})
+
+        with pytest.raises(ModelNotLoadable, match="Divine"):
+            loaded(path)
+
+
+class TestExternalData:
+    """A model's weights may lie in files beside it; a model from elsewhere may name any file of this machine."""
+
+    def save(self, folder: Path, location: str) -> str:
+        weights = TensorProto(name="w", data_type=FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+        for key, value in {"location": location, "offset": "0", "length": "4"}.items():
+            weights.external_data.add(key=key, value=value)
+        graph = helper.make_graph(
+            [node("Add", "x w", "y")],
+            "graph",
+            [helper.make_tensor_value_info("x", FLOAT, ["n"])],
+            [helper.make_tensor_value_info("y", FLOAT, ["n"])],
+            [weights],
+        )
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+        path = folder / "model.onnx"
+        path.write_bytes(model.SerializeToString())
+        return str(path)
+
+    @pytest.fixture
+    def models(self, tmp_path: Path) -> Path:
+        """A folder with weights inside of it, and a secret outside."""
+        models = tmp_path / "models"
+        (models / "sub").mkdir(parents=True)
+        np.array([7], np.float32).tofile(models / "weights.bin")
+        np.array([42], np.float32).tofile(tmp_path / "secret.bin")
+        (models / "link.bin").symlink_to(tmp_path / "secret.bin")
+        (models / "linked").symlink_to(tmp_path)
+        return models
+
+    def test_weights_beside_the_model_are_read(self, models: Path) -> None:
+        assert score(loaded(self.save(models, "weights.bin")), {"x": [1.0]}) == {"y": [8.0]}
+
+    @pytest.mark.parametrize(
+        "location",
+        [
+            "../secret.bin",
+            "sub/../../secret.bin",
+            "link.bin",
+            "linked/secret.bin",
+            "{outside}/secret.bin",
+            "/proc/self/environ",
+        ],
+    )
+    def test_a_file_outside_of_the_models_folder_is_not_read(self, models: Path, location: str) -> None:
+        path = self.save(models, location.format(outside=models.parent))
+
+        with pytest.raises(ModelNotLoadable, match=r"External data path"):
+            loaded(path)
+
+    def test_nor_is_it_by_a_path_relative_to_the_working_folder(
+        self, models: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.save(models, "../secret.bin")
+        monkeypatch.chdir(models)
+
+        with pytest.raises(ModelNotLoadable, match="External data path"):
+            loaded("model.onnx")
+
+
+TENSOR = np.random.default_rng(5).normal(size=(5000, 3)).astype(np.float32)
+ROWS = pa.record_batch({name: np.ascontiguousarray(TENSOR[:, i]) for i, name in enumerate("abc")})
+
+
+class TestAnswers:
+    @pytest.fixture(scope="class")
+    def predictor(self, perceptron: str) -> OnnxPredictor:
+        return loaded(perceptron, "a", "b", "c")
+
+    @pytest.mark.parametrize("call_rows", [1, 7, 1000, 5000])
+    def test_they_are_those_of_a_plain_loop_to_the_last_bit(
+        self, perceptron: str, predictor: OnnxPredictor, call_rows: int
+    ) -> None:
+        session = ort.InferenceSession(perceptron, providers=["CPUExecutionProvider"])
+        span = predictor.prepare(ROWS)
+
+        ranges = [(start, min(start + call_rows, 5000)) for start in range(0, 5000, call_rows)]
+        for start, stop in ranges:
+            span.score(start, stop)
+        plain = [session.run(None, {"x": TENSOR[start:stop]})[0][:, 0] for start, stop in ranges]
+
+        assert span.answers(ranges)["score"].to_numpy().tobytes() == np.concatenate(plain).tobytes()
+
+    @settings(deadline=None)
+    @given(edges=st.sets(st.integers(0, 100), max_size=12))
+    def test_ranges_of_a_span_are_answered_as_slices_by_themselves(
+        self, predictor: OnnxPredictor, edges: set[int]
+    ) -> None:
+        ranges = list(zip(*[iter(sorted(edges))] * 2, strict=False))
+        span = predictor.prepare(ROWS.slice(50, 100))
+
+        for start, stop in ranges:
+            span.score(start, stop)
+        answers = span.answers(ranges)
+
+        alone = [predictor.predict(ROWS.slice(50 + start, stop - start)) for start, stop in ranges]
+        assert answers.schema == predictor.output_schema
+        assert answers.to_pylist() == [row for answer in alone for row in answer.to_pylist()]
+
+    def test_a_span_is_prepared_at_once(self, predictor: OnnxPredictor) -> None:
+        assert isinstance(predictor, SpanPredictor)
+
+    def test_one_session_answers_several_threads_at_once(self, predictor: OnnxPredictor) -> None:
+        expected = predictor.predict(ROWS)
+        start = threading.Barrier(8)
+
+        def ask(_: int) -> bool:
+            start.wait(30)
+            return all(predictor.predict(ROWS).equals(expected) for _ in range(20))
+
+        with ThreadPoolExecutor(8) as threads:
+            assert all(threads.map(ask, range(8)))
+
+
+class TestLifeCycle:
+    def test_a_loaded_predictor_is_pickled_without_its_model(self, weighted: str) -> None:
+        predictor = loaded(weighted, "a", "b", "c")
+
+        copy = pickle.loads(pickle.dumps(predictor))
+
+        assert copy == predictor
+        with pytest.raises(ModelNotLoadable, match="was not loaded"):
+            copy.predict(pa.record_batch({name: pa.array([1.0], pa.float32()) for name in "abc"}))
+        copy.load()
+        assert score(copy, {"a": [1.0], "b": [2.0], "c": [3.0]}) == {"y": [321.0]}
+
+    def test_what_is_pickled_is_small(self, perceptron: str) -> None:
+        predictor = loaded(perceptron, "a", "b", "c")
+
+        assert len(pickle.dumps(predictor)) < 500
+
+    def test_a_predictor_may_be_used_by_many_threads(self, weighted: str) -> None:
+        assert OnnxPredictor(weighted).thread_safe
+
+    def test_a_model_may_lie_at_a_path_with_spaces_and_accents(self, tmp_path: Path) -> None:
+        (tmp_path / "my modèles").mkdir()
+        of = {"x": (FLOAT, ["n"])}, {"y": (FLOAT, ["n"])}
+        path = save(tmp_path / "my modèles" / "a b.onnx", [node("Neg", "x", "y")], *of)
+
+        assert score(loaded(path), {"x": [1.0]}) == {"y": [-1.0]}
+
+
+HUNGRY = """
+import resource, sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from predictors.onnx import OnnxPredictor
+from predictors.pool.inline import InlinePool
+from predictors.recovery import RetryPolicy
+
+pool = InlinePool(
+    OnnxPredictor(sys.argv[1]), parallelism=1, batch_size=512, nulls="reject", policy=RetryPolicy(0)
+)
+rows = pa.record_batch({"x": np.arange(1024, dtype=np.float32)})
+pool.submit(rows.slice(0, 1)).result()
+used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 300 * 2**20,) * 2)
+answers = pool.submit(rows).result()
+print(answers.bad, answers.calls, answers.predictions["y"].equals(pa.array(np.arange(1024, dtype=np.float32))))
+pool.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux bounds the memory of a process")
+def test_a_call_that_memory_does_not_hold_is_halved_until_it_does(write: Write) -> None:
+    # One row needs 1 MiB on the way: 512 of them do not fit into 300 MiB, 256 do.
+    path = write(
+        [node("MatMul", "x w", "large"), node("ReduceMax", "large", "y", axes=[1], keepdims=1)],
+        {"x": (FLOAT, ["n", 1])},
+        {"y": (FLOAT, ["n", 1])},
+        w=np.ones((1, 2**18), np.float32),
+    )
+
+    ran = subprocess.run([sys.executable, "-c", HUNGRY, path], capture_output=True, text=True, timeout=120, check=False)
+
+    assert ran.stdout.split() == ["[]", "5", "True"], ran.stderr
