@@ -57,7 +57,13 @@ def penstock(name: str, settings: Settings, parallelism: int, call_rows: int = C
 
 
 def peer(
-    name: str, module: str, sizes: Sizes, rounds: int, call_rows: int = CALL_ROWS, shares: int = 1, flags: Sequence[str] = ()
+    name: str,
+    module: str,
+    sizes: Sizes,
+    rounds: int,
+    call_rows: int = CALL_ROWS,
+    shares: int = 1,
+    flags: Sequence[str] = (),
 ) -> Program:
     """`python -m benchmarks.<module>`, as `shares` processes side by side."""
 

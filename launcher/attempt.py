@@ -44,7 +44,7 @@ from transforms.sources.parquet import ParquetSource
 from transforms.telemetry import Telemetry
 
 # Told while a query is snapshotted: rows so far, and the estimated number of all.
-OnSnapshot = Callable[[int, int | None], object]
+OnSnapshot = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)
@@ -276,14 +276,9 @@ def make_sink(job: Job, folder: Path) -> Sink:
     output = job.spec.output
     if isinstance(output, ParquetOutput):
         return ParquetSink(output.path, output.mode, job.id)
-    connection = Connection(output.connection)
-    if connection.dialect == "sqlite":
-        from transforms.sinks.sqlite import SqliteTableSink
+    from transforms.sinks.table import table_sink
 
-        return SqliteTableSink(connection, output.table_name, output.mode, job.id, folder / "staged")
-    from transforms.sinks.postgres import PostgresSink
-
-    return PostgresSink(connection, output.table_name, output.mode, job.id)
+    return table_sink(Connection(output.connection), output.table_name, output.mode, job.id, folder / "staged")
 
 
 def _open_input(spec: JobSpec, folder: Path, on_snapshot: OnSnapshot) -> Source:

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the job failed, 2 the request is wrong, 130 interrupted.
 """
 
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -138,6 +139,7 @@ def main(arguments: Sequence[str] | None = None, attempt_module: str = ATTEMPT) 
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != "--debug"]
     command = typer.main.get_command(app)
+    _prepare_streams()
     try:
         code = command.main(words, "penstock", standalone_mode=False, obj=_Context(attempt_module))
         sys.stdout.flush()
@@ -153,6 +155,15 @@ def main(arguments: Sequence[str] | None = None, attempt_module: str = ATTEMPT) 
         if len(words) < len(given):
             raise
         return _told(error)
+
+
+def _prepare_streams() -> None:
+    """Let output go nowhere where it is closed, and be legible where the terminal lacks a letter."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _told(error: Exception) -> int:

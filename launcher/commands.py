@@ -94,6 +94,8 @@ def show_job(job_id: str, as_json: bool) -> int:
             print(dumped(job_json(job, live)))
             return DONE
         lines = summary(job, live, _reasons(job), supervisor.folder(job_id).log)
+        if job.error:
+            lines.insert(0, ("error", job.error))
         if not job.is_over:
             lines.insert(0, ("now", progress_line(job, live, supervisor.snapshot(job), None)))
         moves = supervisor.moves(job_id)

@@ -197,7 +197,7 @@ class JobProcess:
 
     def _so_far(self) -> dict[str, Any]:
         live = self._live()
-        counts = None if self._job.total_rows is None else counts_of(self._job, live)
+        counts = counts_of(self._job, live) if self._job.has_run else None
         return {"counts": counts, "seconds": self._seconds(live)}
 
     def _seconds(self, live: Live) -> Seconds:

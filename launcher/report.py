@@ -149,8 +149,6 @@ def summary(job: Job, live: Live, reasons: Sequence[Reason], log: Path) -> list[
     """
     counts = counts_of(job, live)
     lines = []
-    if job.error:
-        lines.append(("error", job.error))
     if job.total_rows is not None:
         lines.append(("rows", _rows(job, counts, live)))
     if job.already.total:

@@ -72,13 +72,17 @@ class Bar:
     def __init__(self, stream: TextIO) -> None:
         from rich.console import Console
         from rich.progress import BarColumn, Progress, TextColumn
+        from rich.table import Column
 
         self._pace = Pace()
+        self._named = False
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=30),
+            # The bar takes the room that the numbers leave.
+            BarColumn(bar_width=None, table_column=Column(ratio=1)),
             TextColumn("{task.fields[said]}", markup=False),
             console=Console(file=stream),
+            expand=True,
             auto_refresh=False,
             transient=True,
         )
@@ -87,6 +91,9 @@ class Bar:
 
     def show(self, job: Job, live: Live, snapshot: Snapshot | None) -> None:
         """Draw the bar as it is now."""
+        if not self._named:
+            self._named = True
+            self._progress.console.print(job.id, highlight=False, markup=False)
         said, total, completed = "", None, 0
         rows_per_s = self._pace.rows_per_s(job, live)
         if job.status == "preparing" and snapshot is not None:
@@ -97,12 +104,10 @@ class Bar:
             total, completed = job.total_rows, counts.total
             said = f"{counts.total:,} of {total or 0:,} rows"
             if rows_per_s and total is not None:
-                said += f" · {rows_per_s:,.0f} rows/s · {clock(total - completed, rows_per_s)} left"
+                said += f" · {rows_per_s:,.0f}/s · {clock(total - completed, rows_per_s)} left"
             if counts.rejected:
-                said += f" · {counts.rejected:,} rejected"
-        self._progress.update(
-            self._task, description=f"{job.id} {job.status}", total=total, completed=completed, said=said
-        )
+                said += f" · {counts.rejected:,} rejects"
+        self._progress.update(self._task, description=job.status, total=total, completed=completed, said=said)
         self._progress.refresh()
 
     def close(self) -> None:

@@ -224,7 +224,7 @@ class Supervisor:
             has_begun_to_publish(self._store.moves(job.id)),
             kept_rows(job, live),
         )
-        counts = None if job.total_rows is None else counts_of(job, live)
+        counts = counts_of(job, live) if job.has_run else None
         changes: dict[str, Any] = {"error": text if to == "failed" else None, "counts": counts}
         try:
             return self._store.move(job.id, ACTIVE, to, text, **changes)

@@ -310,9 +310,12 @@ class OnnxPredictor:
     def _declared_rows(self, inputs: list[Any]) -> int | None:
         """The number of rows that the model was exported for, where it is fixed."""
         sizes = {tensor.shape[0] for tensor in inputs if tensor.shape}
-        fixed = {size for size in sizes if isinstance(size, int) and size > 0}
-        if len(fixed) > 1:
-            raise SchemaMismatch(f"model {self.path} takes {sorted(fixed)} rows in its inputs; they must be the same")
+        fixed = {size for size in sizes if isinstance(size, int)}
+        if len(fixed) > 1 or 0 in fixed:
+            raise SchemaMismatch(
+                f"model {self.path} takes {' and '.join(map(str, sorted(fixed)))} rows in its inputs; "
+                f"export it for any number, or for one and the same"
+            )
         return fixed.pop() if fixed else None
 
 

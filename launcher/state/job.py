@@ -95,6 +95,11 @@ class Job:
         """Whether it has ended, well or not."""
         return self.status in TERMINAL
 
+    @property
+    def has_run(self) -> bool:
+        """Whether the attempt under way has come to its first row, so that `already` and the counters say something."""
+        return self.status in ("running", "completing")
+
 
 @dataclass(frozen=True)
 class Move:
@@ -169,6 +174,8 @@ def stopped_as(job: Job, to: Status, why: str, may_be_visible: bool, kept_rows: 
             "failed",
             f"{why} after publishing had begun; whether the result is visible is not known, {resume} settles it",
         )
-    if job.total_rows is None:
+    if not job.has_run:
+        if job.attempt > 1:
+            return to, f"{why} while preparing; what was staged before is kept, {resume} goes on"
         return to, f"{why} before the first row; {resume} starts again"
     return to, f"{why}; {kept_rows:,} rows are kept, {resume} goes on"

@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ class Lost(Doubler):
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator[ForkingSupervisor]:
-    yield ForkingSupervisor(tmp_path / "home")
+def supervisor(tmp_path: Path) -> ForkingSupervisor:
+    return ForkingSupervisor(tmp_path / "home")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A disk that fills up: one clear line, the old result untouched, nothing half-visible; with room again, a resume ends it."""
+"""A full disk: one clear line, the old result untouched, nothing half-visible; with room again, a resume ends it."""
 
 import json
 import os
@@ -56,7 +56,12 @@ def test_a_full_disk_fails_the_job_with_a_clear_line_and_room_lets_it_end(folder
     environment = {**os.environ, "PENSTOCK_HOME": str(folder / home), "PYTHONPATH": root}
 
     done = subprocess.run(
-        ["unshare", "--mount", "bash", "-euc", script], cwd=folder, env=environment, capture_output=True, text=True, timeout=240
+        ["unshare", "--mount", "bash", "-euc", script],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
     )
     assert done.returncode == 0, done.stderr
 

@@ -3,7 +3,7 @@
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,12 +100,10 @@ def sqlite(tmp_path: Path) -> Place:
 @pytest.fixture
 def postgresql(tmp_path: Path, postgres: Postgres) -> Place:
     uri = postgres.database()
-    postgres.execute(
-        "CREATE TABLE numbers AS SELECT i AS id, CASE WHEN i = ANY ('{%s}') THEN -1.0 - i WHEN i = ANY ('{%s}') THEN NULL "
-        "ELSE i END::float8 AS value, 'row ' || i AS note FROM generate_series(0, %d) AS i"
-        % (",".join(map(str, BAD)), ",".join(map(str, NULLS)), ROWS - 1),
-        uri,
-    )
+    bad, nulls = (f"'{{{','.join(map(str, rows))}}}'" for rows in (BAD, NULLS))
+    value = f"CASE WHEN i = ANY ({bad}) THEN -1.0 - i WHEN i = ANY ({nulls}) THEN NULL ELSE i END::float8 AS value"
+    series = f"generate_series(0, {ROWS - 1}) AS i"
+    postgres.execute(f"CREATE TABLE numbers AS SELECT i AS id, {value}, 'row ' || i AS note FROM {series}", uri)
     postgres.execute("CREATE TABLE scores (id bigint, score float8)", uri)
     postgres.execute("INSERT INTO scores VALUES (-1, -1)", uri)
     tables = "SELECT relname FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
@@ -126,8 +124,8 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 
 @pytest.fixture
-def supervisor(tmp_path: Path) -> Iterator[ForkingSupervisor]:
-    yield ForkingSupervisor(tmp_path / "home")
+def supervisor(tmp_path: Path) -> ForkingSupervisor:
+    return ForkingSupervisor(tmp_path / "home")
 
 
 def rejects(job: Job) -> Rows:
@@ -182,7 +180,7 @@ def test_killed_at_twenty_moments_a_job_resumes_to_the_same_rows(
         seen.add(supervisor.peek(job_id).status)
         kill(started)
         assert place.read() == result
-        while not supervisor.job(job_id).status == "completed":
+        while supervisor.job(job_id).status != "completed":
             staged = noted_rows(supervisor, job_id)
             resumed = supervisor.resume(job_id)
             finish(resumed)

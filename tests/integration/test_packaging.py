@@ -41,10 +41,18 @@ def test_the_installed_wheel_runs_from_another_folder(wheel: Path, tmp_path: Pat
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(site), "PENSTOCK_HOME": str(tmp_path / "home")}
-    script = "import launcher.cli, pipelines.batch; print(launcher.cli.__file__, pipelines.batch.__file__); launcher.cli.main(['--help'])"
+    script = (
+        "import launcher.cli, pipelines.batch; print(launcher.cli.__file__, pipelines.batch.__file__); "
+        "launcher.cli.main(['--help'])"
+    )
 
     done = subprocess.run(
-        [sys.executable, "-P", "-c", script], cwd=elsewhere, env=environment, capture_output=True, text=True, timeout=120
+        [sys.executable, "-P", "-c", script],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
     assert done.returncode == 0, done.stderr

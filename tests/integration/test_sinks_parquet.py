@@ -21,7 +21,9 @@ class TestParquetSink(SinkContract):
     def place(self, tmp_path: Path) -> None:
         self.folder = tmp_path / "scores"
 
-    def make_sink(self, mode: Literal["overwrite", "error_if_exists"] = "overwrite", job_id: str = "job_1") -> ParquetSink:
+    def make_sink(
+        self, mode: Literal["overwrite", "error_if_exists"] = "overwrite", job_id: str = "job_1"
+    ) -> ParquetSink:
         return ParquetSink(str(self.folder), mode, job_id)
 
     def read_result(self) -> pa.Table | None:

@@ -242,13 +242,13 @@ def test_a_working_folder_that_is_gone_is_one_line(supervisor: Supervisor, work:
 
 
 def test_a_job_that_takes_too_long_is_ended_and_says_what_is_kept(supervisor: Supervisor) -> None:
-    asked = spec("run stage 400", "run hold on", timeout_minutes=0.05)
+    asked = spec("run stage 400", "run hold on", timeout_minutes=0.1)
     begun = supervisor.submit(asked, Path.cwd())
     job = finished(supervisor, begun)
 
     assert (job.status, job.error) == (
         "failed",
-        f"timed out after config.timeout_minutes 0.05; 400 rows are kept, `penstock resume {job.id}` goes on",
+        f"timed out after config.timeout_minutes 0.1; 400 rows are kept, `penstock resume {job.id}` goes on",
     )
     assert job.counts is not None
     assert job.counts.scored == 400
@@ -300,6 +300,28 @@ def test_a_killed_job_goes_on_where_it_was(supervisor: Supervisor) -> None:
         "penstock resume",
         "1,000 rows, 300 of them staged before",
     ]
+
+
+def test_a_resume_that_is_stopped_early_does_not_forget_what_was_staged(supervisor: Supervisor) -> None:
+    begun = supervisor.submit(spec("run stage 300", "run die"), Path.cwd())
+    begun.wait(PATIENCE_S)
+    held = spec("prepare hold again", "run stage 1000")
+    # The same job, held while it prepares again.
+    store = SqlJobStore.at(Home.from_environment().store)
+    died = supervisor.job(begun.job.id)
+    store.move(died.id, "failed", "submitted", "test", spec=held)
+    store.move(died.id, "submitted", "failed", "test")
+    again = supervisor.resume(died.id)
+    pid_at("again")
+    again.cancel()
+    job = finished(supervisor, again)
+
+    assert (job.status, job.counts) == ("cancelled", None)
+    assert supervisor.moves(job.id)[-1].reason == (
+        f"cancelled by SIGTERM while preparing; what was staged before is kept, `penstock resume {job.id}` goes on"
+    )
+    Path("go-again").touch()
+    assert finished(supervisor, supervisor.resume(job.id)).already.total == 300
 
 
 def test_a_living_job_is_neither_resumed_nor_deleted(supervisor: Supervisor) -> None:
@@ -431,9 +453,8 @@ def test_a_failed_run_ends_with_1_and_its_line(supervisor: Supervisor) -> None:
 
     assert done.returncode == as_json.returncode == 1
     assert done.stderr.splitlines()[-1] == f"error: {job.id} failed: in.parquet is missing"
-    assert "  error  in.parquet is missing" in done.stdout
-    assert f"  next   penstock resume {job.id}" in done.stdout
-    assert f"  log    {supervisor.folder(job.id).log}" in done.stdout
+    assert f"  next  penstock resume {job.id}\n  log   {supervisor.folder(job.id).log}\n" in done.stdout
+    assert "  error  in.parquet is missing\n" in penstock("jobs", "show", job.id).stdout
     assert json.loads(as_json.stdout)["error"] == "in.parquet is missing"
 
 

@@ -85,24 +85,33 @@ def test_ids_are_short_and_differ() -> None:
 
 
 @pytest.mark.parametrize(
-    ("total_rows", "visible", "expected"),
+    ("status", "attempt", "visible", "expected"),
     [
-        (None, False, ("cancelled", "stopped before the first row; `penstock resume batch-1` starts again")),
-        (5000, False, ("cancelled", "stopped; 1,234 rows are kept, `penstock resume batch-1` goes on")),
+        ("preparing", 1, False, "stopped before the first row; `penstock resume batch-1` starts again"),
         (
-            5000,
+            "preparing",
+            2,
+            False,
+            "stopped while preparing; what was staged before is kept, `penstock resume batch-1` goes on",
+        ),
+        ("running", 1, False, "stopped; 1,234 rows are kept, `penstock resume batch-1` goes on"),
+        (
+            "running",
+            2,
             True,
-            (
-                "failed",
-                "stopped after publishing had begun; whether the result is visible is not known, "
-                "`penstock resume batch-1` settles it",
-            ),
+            "stopped after publishing had begun; whether the result is visible is not known, "
+            "`penstock resume batch-1` settles it",
         ),
     ],
-    ids=["preparing", "running", "publishing"],
+    ids=["preparing", "preparing-again", "running", "publishing"],
 )
-def test_a_stopped_job_says_what_is_kept(total_rows: int | None, visible: bool, expected: tuple[str, str]) -> None:
-    assert stopped_as(replace(job("batch-1"), total_rows=total_rows), "cancelled", "stopped", visible, 1234) == expected
+def test_a_stopped_job_says_what_is_kept(status: Status, attempt: int, visible: bool, expected: str) -> None:
+    stopped = replace(job("batch-1"), status=status, attempt=attempt, total_rows=5000)
+
+    assert stopped_as(stopped, "cancelled", "stopped", visible, 1234) == (
+        "failed" if visible else "cancelled",
+        expected,
+    )
 
 
 def test_publishing_has_begun_with_the_first_attempt_that_came_so_far() -> None:

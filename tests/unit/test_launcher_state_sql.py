@@ -1,15 +1,16 @@
 """The job store in SQLite, and the same in PostgreSQL where a driver is installed."""
 
-import multiprocessing
-import os
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from launcher.errors import Conflict, StoreUnavailable
+from launcher.errors import StoreUnavailable
 from launcher.state.sql import SqlJobStore
 from tests.contract.job_store import Clock, JobStoreContract, job
 
@@ -40,30 +41,55 @@ def _closing(open_one: Callable[[], SqlJobStore]) -> Iterator[Callable[[], SqlJo
         store.close()
 
 
-def _take(path: Path, start: "multiprocessing.synchronize.Barrier", won: "multiprocessing.Queue[bool]") -> None:
-    start.wait()
-    store = SqlJobStore.at(path)
-    try:
-        store.move("batch-1", "submitted", "preparing", f"process {os.getpid()}")
-        won.put(True)
-    except Conflict:
-        won.put(False)
+# Says that it is ready, waits for a line, opens the store and tries to move the job.
+_TAKE = """
+import sys
+from pathlib import Path
+from launcher.errors import Conflict
+from launcher.state.sql import SqlJobStore
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    SqlJobStore.at(Path(sys.argv[1])).move("batch-1", "submitted", "preparing", "mine")
+    print("won")
+except Conflict:
+    print("lost")
+"""
 
 
-def test_of_many_processes_that_open_a_new_store_and_move_a_job_one_does(tmp_path: Path) -> None:
+def test_of_many_processes_one_moves_a_job(tmp_path: Path) -> None:
     path = tmp_path / "penstock.db"
-    SqlJobStore.at(path).add(job("batch-1"), "run")
-    fork = multiprocessing.get_context("spawn")
-    start, won = fork.Barrier(4), fork.Queue()
-    processes = [fork.Process(target=_take, args=(path, start, won)) for _ in range(4)]
+    store = SqlJobStore.at(path)
+    store.add(job("batch-1"), "run")
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _TAKE, str(path)],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
     for process in processes:
-        process.start()
-    answers = [won.get(timeout=60) for _ in processes]
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
     for process in processes:
-        process.join(60)
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    answers = sorted(process.communicate(timeout=60)[0].strip() for process in processes)
 
-    assert sorted(answers) == [False, False, False, True]
-    assert len(SqlJobStore.at(path).moves("batch-1")) == 2
+    assert answers == ["lost", "lost", "lost", "won"]
+    assert [move.reason for move in store.moves("batch-1")] == ["run", "mine"]
+
+
+def test_of_many_threads_that_open_a_new_store_all_can(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        stores = list(threads.map(lambda _: SqlJobStore.at(tmp_path / "penstock.db"), range(8)))
+    stores[0].add(job("batch-1"), "run")
+
+    assert [store.get("batch-1").id for store in stores] == ["batch-1"] * 8
 
 
 def test_only_the_owner_may_read_the_store(tmp_path: Path) -> None:
