@@ -82,7 +82,10 @@ class JobProcess:
         try:
             self._attempt()
         except BaseException as error:
-            self._fail(error)
+            try:
+                self._fail(error)
+            except BaseException:
+                _log.exception("%s failed, and that could not be recorded", self._job.id)
         self._leave()
 
     def _attempt(self) -> None:
@@ -112,7 +115,8 @@ class JobProcess:
 
     def _fail(self, error: BaseException) -> None:
         expected = isinstance(error, PipelineError | PredictorError | LauncherError)
-        text = " ".join(str(error).split()) if expected else self._mask(f"{type(error).__name__}: {error}")
+        kind = type(error).__name__
+        text = " ".join(str(error).split()) if expected else self._mask(f"{kind}: {error}" if str(error) else kind)
         if not expected:
             _log.error("%s", self._masked_traceback(error))
         try:

@@ -78,3 +78,19 @@ def test_a_full_disk_fails_the_job_with_a_clear_line_and_room_lets_it_end(folder
     assert pq.read_table(folder / "published")["id"].to_pylist() == list(range(ROWS))
     left = {name for name in (folder / "end.txt").read_text().split() if name != "home"}
     assert left == {"scores"}
+
+
+def test_a_read_only_disk_is_refused_before_any_row_is_read(folder: Path) -> None:
+    script = (
+        "mount -t tmpfs tmpfs disk && mount -o remount,ro disk\n"
+        f"{PENSTOCK} run job.yaml --json >run.json 2>run.err && echo 0 >run.code || echo $? >run.code\n"
+    )
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PENSTOCK_HOME": str(folder / "home"), "PYTHONPATH": root}
+
+    subprocess.run(["unshare", "--mount", "bash", "-euc", script], cwd=folder, env=environment, check=True, timeout=120)
+
+    run = json.loads((folder / "run.json").read_text())
+    assert (folder / "run.code").read_text().strip() == "1"
+    assert "output.path disk/scores: not writable (Read-only file system)" in run["error"]
+    assert run["progress"]["processed_rows"] == 0

@@ -188,8 +188,8 @@ def test_an_expected_failure_is_the_one_line_it_says(supervisor: Supervisor) -> 
 
 @pytest.mark.parametrize(
     ("step", "error"),
-    [("run other it broke", "ValueError: it broke"), ("run exit 3", "SystemExit: 3")],
-    ids=["exception", "exit"],
+    [("run other it broke", "ValueError: it broke"), ("run other", "ValueError"), ("run exit 3", "SystemExit: 3")],
+    ids=["exception", "without-words", "exit"],
 )
 def test_an_unexpected_failure_has_its_type_and_its_traceback_in_the_log(
     supervisor: Supervisor, step: str, error: str
