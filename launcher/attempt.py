@@ -34,7 +34,7 @@ from transforms.connection import Connection
 from transforms.counts import Counts
 from transforms.errors import InputChanged, OutputError, PipelineError
 from transforms.ledger import count, write_durably
-from transforms.publish import Gate, Publication
+from transforms.publish import Gate, Publication, publish
 from transforms.rejects import RejectFolder
 from transforms.score import Scoring
 from transforms.sinks.base import Sink
@@ -162,6 +162,9 @@ def run(prepared: Prepared, gate: Gate) -> Result:
     """
     spec, bound, job = prepared.spec, prepared.bound, prepared.publication
     publication = Publication(job.job_id, job.sink, job.rejects, job.splits, job.max_reject_ratio, gate, job.details)
+    if publication.sink.published() is not None:
+        # An earlier attempt was cut off after publishing; its notes may be gone already, so nobody may ask for them.
+        return _result(publish(publication), prepared)
     scoring = Scoring(
         predictor=bound.predictor,
         passthrough=bound.passthrough,
@@ -181,6 +184,10 @@ def run(prepared: Prepared, gate: Gate) -> Result:
     counts = publication.sink.published()
     if counts is None:
         raise OutputError(f"{prepared.output}: the pipeline ended, but nothing was published; resume the job")
+    return _result(counts, prepared)
+
+
+def _result(counts: Counts, prepared: Prepared) -> Result:
     values = prepared.telemetry.counters().values()
     seconds = {name: values[f"{name}_s"] for name in ("read", "score", "write")}
     return Result(counts, "with_rejects" if counts.rejected else "clean", seconds)

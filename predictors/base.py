@@ -27,7 +27,10 @@ class ModelSpec:
 
 
 class Predictor(Protocol):
-    """Scores rows. Picklable before `load`; called from one thread at a time after, unless `thread_safe`."""
+    """Scores rows. Picklable before `load`; called from one thread at a time after, unless `thread_safe`.
+
+    A predictor may say `cpu_bound = True`: a call computes on one core of this machine, and waits for nothing else.
+    """
 
     thread_safe: bool
 

@@ -125,6 +125,7 @@ class OnnxPredictor:
     features: tuple[str, ...] | None = None
     pass_nulls: bool = False
     thread_safe: bool = field(default=True, init=False)
+    cpu_bound: bool = field(default=False, init=False, compare=False)
     _session: ort.InferenceSession | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -166,6 +167,7 @@ class OnnxPredictor:
             reason = " ".join(str(error).split())
             raise ModelNotLoadable(f"model {self.path} is not a readable ONNX model: {reason}") from error
         self._bind(session)
+        self.cpu_bound = session.get_providers() == ["CPUExecutionProvider"]
         self._session = session
 
     def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:

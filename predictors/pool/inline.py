@@ -1,5 +1,6 @@
 """The pool inside the job's own process: threads around one model."""
 
+import os
 import pickle
 import threading
 import time
@@ -22,7 +23,8 @@ class InlinePool:
     """Scores in `parallelism` threads of this process.
 
     Model libraries let go of the interpreter while they compute, so threads use all cores. A predictor that is not
-    `thread_safe` is loaded once per thread.
+    `thread_safe` is loaded once per thread. One that is `cpu_bound` gets no more threads than there are cores: more of
+    them would only wait for each other.
 
     Args:
         predictor: not loaded yet.
@@ -47,7 +49,6 @@ class InlinePool:
         self._batch_size = batch_size
         self._nulls = nulls
         self._progress = progress
-        self._parallelism = parallelism
         self._closed = threading.Event()
         self._loading = threading.Lock()
         self._own = threading.local()
@@ -57,6 +58,9 @@ class InlinePool:
             predictor.load()
         else:
             self._blank = pickle.dumps(predictor)
+        if getattr(predictor, "cpu_bound", False):
+            parallelism = min(parallelism, len(os.sched_getaffinity(0)))
+        self._parallelism = parallelism
         self._threads = ThreadPoolExecutor(parallelism, thread_name_prefix="score")
 
     @property

@@ -1,5 +1,6 @@
 """The pool of threads: how the model is called, by whom, and what becomes of failures, progress and the end."""
 
+import os
 import random
 import threading
 import time
@@ -622,3 +623,22 @@ def test_rows_that_onnx_runtime_refuses_are_rejected_and_their_neighbours_scored
     assert set(refused) == bad | nulls
     assert all("out of data bounds" in refused[row].error for row in bad - nulls)
     assert answers.predictions["found"].to_pylist() == [10.0 * i for i in range(500) if i not in refused]
+
+
+@pytest.mark.parametrize("cpu_bound", [True, False])
+def test_a_model_that_only_computes_gets_no_more_threads_than_there_are_cores(cpu_bound: bool) -> None:
+    cores = len(os.sched_getaffinity(0))
+    predictor = Doubler()
+    predictor.cpu_bound = cpu_bound  # type: ignore[attr-defined]
+
+    pool = InlinePool(predictor, parallelism=cores + 3, batch_size=10, nulls="reject", policy=AT_ONCE)
+
+    assert pool.workers == (cores if cpu_bound else cores + 3)
+    pool.close()
+
+
+def test_an_onnx_model_on_the_cpu_only_computes(picky: str) -> None:
+    predictor = OnnxPredictor(picky)
+    predictor.load()
+
+    assert predictor.cpu_bound
