@@ -12,16 +12,17 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from launcher.apart import check_apart
 from launcher.state.job import Job
 from pipelines.batch import BatchRun, build
 from pipelines.options import make_pipeline
-from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, TableOutput
+from pipelines.spec import JobSpec, ParquetInput, ParquetOutput
 from predictors.base import ModelSpec, Predictor
 from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch
 from predictors.feeding import check_features, feed
@@ -76,7 +77,7 @@ class Prepared:
         output, rejects: where the result and the rejects will be, for people.
         already: rows that the ledger had when the attempt began.
         publication: the plan, the sink, the rejects, and the terms.
-        bound: model and input.
+        bound: model and input; None when the result is published and only tidying is left.
         telemetry: where the counters go.
     """
 
@@ -86,7 +87,7 @@ class Prepared:
     rejects: str
     already: Counts
     publication: Publication
-    bound: Bound
+    bound: Bound | None
     telemetry: Telemetry
 
 
@@ -109,13 +110,16 @@ def prepare(job: Job, folder: Path, on_snapshot: OnSnapshot = lambda rows, total
         PipelineError, PredictorError: one line that says what is wrong.
     """
     spec = job.spec
+    plan_file = folder / "plan.json"
+    stored = json.loads(plan_file.read_bytes()) if plan_file.exists() else None
+    sink = make_sink(job, folder)
+    if stored is not None and sink.published() is not None:
+        return _published(job, folder, stored, sink)
     predictor = make_predictor(spec.model)
     predictor.load()
     model_sha256 = _model_sha256(spec.model)
-    plan_file = folder / "plan.json"
-    stored = json.loads(plan_file.read_bytes()) if plan_file.exists() else None
     if stored is None:
-        check_apart(spec)
+        check_apart(spec, folder)
         source = _open_input(spec, folder, on_snapshot)
         bound = bind(spec, predictor, source)
         splits = tuple(source.plan(bound.columns, spec.config.batch_size))
@@ -124,9 +128,8 @@ def prepare(job: Job, folder: Path, on_snapshot: OnSnapshot = lambda rows, total
             raise InputChanged(f"model {spec.model.uri} changed after the job was planned; run the job anew")
         source = _reopen_input(stored["input"], folder)
         bound = bind(spec, predictor, source, _schema(stored["predictions"]))
-        splits = tuple(Split.from_json(split) for split in stored["splits"])
-    sink = make_sink(job, folder)
-    rejects = RejectFolder(spec.rejects.path or str(folder / "rejects"), job.id, source)
+        splits = _splits(stored)
+    rejects = make_rejects(job, folder, source)
     sink.prepare(bound.output_schema)
     rejects.prepare()
     if stored is None:
@@ -139,12 +142,26 @@ def prepare(job: Job, folder: Path, on_snapshot: OnSnapshot = lambda rows, total
         write_durably(plan_file, json.dumps(plan).encode())
     details = {"model": {"uri": spec.model.uri, "sha256": model_sha256}}
     publication = Publication(job.id, sink, rejects, splits, spec.rejects.max_reject_ratio, details=details)
+    already = count(sink.all_notes())
+    return _prepared(job, folder, publication, already, bound)
+
+
+def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink) -> Prepared:
+    """What is left to do where an earlier attempt was cut off behind publishing; neither model nor input is needed."""
+    rejects = make_rejects(job, folder, _closed_input(stored["input"]))
+    details = {"model": {"uri": job.spec.model.uri, "sha256": stored["model_sha256"]}}
+    ratio = job.spec.rejects.max_reject_ratio
+    publication = Publication(job.id, sink, rejects, _splits(stored), ratio, details=details)
+    return _prepared(job, folder, publication, sink.published() or Counts(), None)
+
+
+def _prepared(job: Job, folder: Path, publication: Publication, already: Counts, bound: Bound | None) -> Prepared:
     return Prepared(
-        spec=spec,
-        total_rows=sum(split.rows or 0 for split in splits),
-        output=sink.describe(),
-        rejects=rejects.path,
-        already=count(sink.all_notes()),
+        spec=job.spec,
+        total_rows=sum(split.rows or 0 for split in publication.splits),
+        output=publication.sink.describe(),
+        rejects=publication.rejects.path,
+        already=already,
         publication=publication,
         bound=bound,
         telemetry=Telemetry(str(folder / "progress"), job.attempt),
@@ -161,9 +178,9 @@ def run(prepared: Prepared, gate: Gate) -> Result:
         PipelineError, PredictorError: one line that says what went wrong; staged rows are kept.
     """
     spec, bound, job = prepared.spec, prepared.bound, prepared.publication
-    publication = Publication(job.job_id, job.sink, job.rejects, job.splits, job.max_reject_ratio, gate, job.details)
-    if publication.sink.published() is not None:
-        # An earlier attempt was cut off after publishing; its notes may be gone already, so nobody may ask for them.
+    publication = replace(job, gate=gate)
+    if bound is None:
+        # Published by an earlier attempt; its notes may be gone already, so nobody may ask for them.
         return _result(publish(publication), prepared)
     scoring = Scoring(
         predictor=bound.predictor,
@@ -172,6 +189,7 @@ def run(prepared: Prepared, gate: Gate) -> Result:
         parallelism=spec.config.parallelism,
         nulls=spec.model.nulls,
         retry_count=spec.config.retry_count,
+        on_trial=prepared.already.scored == 0,
     )
     pipeline = make_pipeline(spec.config.runner)
     build(pipeline, BatchRun(bound.source, bound.columns, scoring, publication, prepared.telemetry))
@@ -199,10 +217,8 @@ def discard(job: Job, folder: Path) -> None:
     Raises:
         PipelineError: the destination could not be reached to be tidied.
     """
-    if (folder / "plan.json").exists():
-        make_sink(job, folder).discard()
-        source = _reopen_input(json.loads((folder / "plan.json").read_bytes())["input"], folder, check=False)
-        RejectFolder(job.spec.rejects.path or str(folder / "rejects"), job.id, source).clean()
+    make_sink(job, folder).discard()
+    make_rejects(job, folder, ParquetSource((), pa.schema([]))).discard()
     drop_snapshot(folder)
 
 
@@ -222,11 +238,6 @@ def bind(spec: JobSpec, predictor: Predictor, source: Source, predictions: pa.Sc
     """
     columns = source.schema
     if isinstance(predictor, PythonPredictor):
-        if predictor.input_schema is None and spec.model.features is not None:
-            check_features(
-                columns,
-                pa.schema([pa.field(name, pa.null()) for name in spec.model.features if name not in columns.names]),
-            )
         predictor.bind(columns)
     check_features(columns, predictor.input_schema)
     passthrough = spec.output.columns if spec.output.columns is not None else tuple(columns.names)
@@ -250,42 +261,19 @@ def bind(spec: JobSpec, predictor: Predictor, source: Source, predictions: pa.Sc
     return Bound(predictor, source, read, passthrough, schema)
 
 
-def check_apart(spec: JobSpec) -> None:
-    """Refuse a destination that the job reads from.
-
-    Raises:
-        OutputError: names both.
-    """
-    source, output = spec.input, spec.output
-    if isinstance(source, ParquetInput):
-        from transforms.sources.parquet import find_files
-
-        files = [os.path.realpath(file) for file in find_files(source.path)]
-        folders = {"rejects.path": spec.rejects.path}
-        if isinstance(output, ParquetOutput):
-            folders["output.path"] = output.path
-        for purpose, folder in folders.items():
-            if folder is None:
-                continue
-            real = os.path.realpath(folder)
-            inside = [file for file in files if file == real or file.startswith(real + os.sep)]
-            if inside:
-                raise OutputError(f"{purpose} {folder} holds the input {inside[0]}; write to another folder")
-    elif isinstance(output, TableOutput) and output.connection == source.connection:
-        from transforms.sources.query import reads_table
-
-        if reads_table(source.query, Connection(source.connection).dialect, output.table_name):
-            raise OutputError(f"output.table_name {output.table_name} is read by the query; write to another table")
-
-
 def make_sink(job: Job, folder: Path) -> Sink:
     """The sink that the job's output names."""
     output = job.spec.output
     if isinstance(output, ParquetOutput):
-        return ParquetSink(output.path, output.mode, job.id)
+        return ParquetSink(output.path, output.mode, job.id, folder)
     from transforms.sinks.table import table_sink
 
     return table_sink(Connection(output.connection), output.table_name, output.mode, job.id, folder / "staged")
+
+
+def make_rejects(job: Job, folder: Path, source: Source) -> RejectFolder:
+    """Where the job's rejects go: the folder that the spec names, or one of the job's own."""
+    return RejectFolder(job.spec.rejects.path or str(folder / "rejects"), job.id, source, folder)
 
 
 def _open_input(spec: JobSpec, folder: Path, on_snapshot: OnSnapshot) -> Source:
@@ -297,15 +285,24 @@ def _open_input(spec: JobSpec, folder: Path, on_snapshot: OnSnapshot) -> Source:
     return snapshot(connection, spec.input.query, folder / "snapshot", spec.config.batch_size, on_snapshot)
 
 
+def _splits(stored: dict[str, Any]) -> tuple[Split, ...]:
+    return tuple(Split.from_json(split) for split in stored["splits"])
+
+
 def _input_json(source: Source) -> dict[str, Any]:
     if isinstance(source, ParquetSource):
         return {"source": "parquet", "files": list(source.files), "schema": _encoded(source.schema)}
     return {"source": "sql", "schema": _encoded(source.schema)}
 
 
-def _reopen_input(stored: dict[str, Any], folder: Path, check: bool = True) -> Source:
-    if stored["source"] == "parquet" or not check:
-        return ParquetSource(tuple(stored.get("files", ())), _schema(stored["schema"]))
+def _closed_input(stored: dict[str, Any]) -> Source:
+    """The input's schema, for a job that will not read it again."""
+    return ParquetSource(tuple(stored.get("files", ())), _schema(stored["schema"]))
+
+
+def _reopen_input(stored: dict[str, Any], folder: Path) -> Source:
+    if stored["source"] == "parquet":
+        return ParquetSource(tuple(stored["files"]), _schema(stored["schema"]))
     from transforms.sources.snapshot import SnapshotSource
 
     return SnapshotSource.open(folder / "snapshot")

@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-ATTEMPT = "launcher.attempt"
+from launcher import ATTEMPT
+
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 # Some versions of typer carry their own copy of click, some do not; this names the class in both.
 _UsageError = typer.BadParameter.__mro__[1]

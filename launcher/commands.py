@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from launcher.cli import ATTEMPT, DONE, FAILED, INTERRUPTED
-from launcher.errors import LauncherError
+from launcher import ATTEMPT
+from launcher.cli import DONE, FAILED, INTERRUPTED
+from launcher.errors import StatusUnknown
 from launcher.follow import Interrupts, follow
 from launcher.home import Home
 from launcher.progress import Live
@@ -30,10 +31,6 @@ from launcher.screen import display_for, print_summary
 from launcher.state.job import STATUSES, Job, Status
 from launcher.state.sql import SqlJobStore
 from launcher.supervisor import StartedJob, Supervisor
-
-
-class StatusUnknown(LauncherError):
-    """A state was asked for that no job can be in."""
 
 
 def run(spec: str, as_json: bool, attempt_module: str) -> int:

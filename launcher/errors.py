@@ -8,7 +8,9 @@ LauncherError
 ├── JobExists         the id is taken                           -> another id
 ├── JobAlive          the job's process runs                    -> wait or stop it
 ├── MoveForbidden     no job may go from this state to that     -> a bug, or a wish that cannot be
-└── Conflict          the job is not in the state expected      -> look again, decide again
+├── Conflict          the job is not in the state expected      -> look again, decide again
+├── NoRejects         the job has published no rejected rows    -> the line says why
+└── StatusUnknown     no job can be in the state asked for      -> one of those that the line lists
 """
 
 from collections.abc import Sequence
@@ -117,3 +119,11 @@ class Conflict(LauncherError):
 
     def __str__(self) -> str:
         return f"{self.job_id} is {self.status}, not {' or '.join(self.expected)}"
+
+
+class NoRejects(LauncherError):
+    """The job has published no rejected rows."""
+
+
+class StatusUnknown(LauncherError):
+    """A state was asked for that no job can be in."""

@@ -68,16 +68,6 @@ class JobFolder:
         return self.path / "log"
 
     @property
-    def plan(self) -> Path:
-        """The plan, written once."""
-        return self.path / "plan.json"
-
-    @property
-    def snapshot(self) -> Path:
-        """Folder of the rows of a SQL query."""
-        return self.path / "snapshot"
-
-    @property
     def progress(self) -> Path:
         """Folder of live counters, one file per worker."""
         return self.path / "progress"
@@ -86,11 +76,6 @@ class JobFolder:
     def preparing(self) -> Path:
         """How far the attempt is while `preparing`."""
         return self.path / "preparing.json"
-
-    @property
-    def rejects(self) -> Path:
-        """Folder of rejected rows when the spec names none."""
-        return self.path / "rejects"
 
     @property
     def reserve(self) -> Path:

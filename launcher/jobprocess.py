@@ -23,13 +23,14 @@ import traceback
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, Protocol, TypeVar
 
 import psutil
 
 import pipelines
 import predictors
 import transforms
+from launcher import ATTEMPT
 from launcher.errors import Conflict, LauncherError, StoreUnavailable
 from launcher.gate import JobGate
 from launcher.home import Home, JobLock
@@ -43,7 +44,6 @@ from predictors.errors import PredictorError
 from transforms.errors import PipelineError
 from transforms.telemetry import Telemetry
 
-ATTEMPT = "launcher.attempt"
 # How long a publish that has begun may go on after a cancel; the job has to be gone within 5 s.
 PUBLISH_PATIENCE_S = 4.0
 # How often time and memory are looked at. Looking costs some milliseconds.
@@ -51,9 +51,17 @@ _LOOK_EVERY_S = 0.5
 _STOPPABLE: tuple[Status, ...] = ("submitted", "preparing", "running")
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
+_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
 _T = TypeVar("_T")
 
 _log = logging.getLogger("launcher")
+
+
+class _Masking(Protocol):
+    """What this module needs of a `transforms.connection.Connection`, which takes 2 s to import."""
+
+    def mask(self, message: str) -> str: ...
 
 
 class JobProcess:
@@ -82,11 +90,9 @@ class JobProcess:
         try:
             self._attempt()
         except BaseException as error:
-            try:
-                self._fail(error)
-            except BaseException:
-                _log.exception("%s failed, and that could not be recorded", self._job.id)
-        self._leave()
+            self._fail_or_tell(error)
+        finally:
+            self._leave()
 
     def _attempt(self) -> None:
         own = psutil.Process()
@@ -94,6 +100,7 @@ class JobProcess:
             ["submitted"], "preparing", f"attempt {self._job.attempt}", pid=own.pid, pid_started=own.create_time()
         )
         attempt = importlib.import_module(self._attempt_module)
+        self._mask_log()
         prepared = attempt.prepare(job, self._folder.path, SnapshotProgress(self._folder.preparing, job.attempt))
         job = self._move(
             ["preparing"],
@@ -112,6 +119,13 @@ class JobProcess:
             ["completing"], "completed", "published", outcome=result.outcome, counts=result.counts, seconds=seconds
         )
         attempt.drop_snapshot(self._folder.path)
+
+    def _fail_or_tell(self, error: BaseException) -> None:
+        try:
+            self._fail(error)
+        except BaseException as unrecorded:
+            trace = self._masked_traceback(unrecorded)
+            _log.error("%s failed, and that could not be recorded\n%s", self._job.id, trace)
 
     def _fail(self, error: BaseException) -> None:
         expected = isinstance(error, PipelineError | PredictorError | LauncherError)
@@ -134,7 +148,7 @@ class JobProcess:
             to, why = self._await_end(signals)
         except Exception as error:
             # A job that nobody watches any more could not be stopped.
-            _log.exception("the watch over %s broke", self._job.id)
+            _log.error("the watch over %s broke\n%s", self._job.id, self._masked_traceback(error))
             to, why = "failed", f"{type(error).__name__}: {error}"
         self._stop(to, why)
 
@@ -165,9 +179,11 @@ class JobProcess:
         try:
             while not self._stopped(to, why, insist=time.monotonic() > patience_ends):
                 time.sleep(0.02)
-        except Exception:
-            _log.exception("%s: %s; and that could not be recorded", self._job.id, why)
-        self._leave()
+        except Exception as error:
+            trace = self._masked_traceback(error)
+            _log.error("%s: %s; and that could not be recorded\n%s", self._job.id, why, trace)
+        finally:
+            self._leave()
 
     def _stopped(self, to: Status, why: str, insist: bool) -> bool:
         """Try to move the job. False while it publishes and is not to be disturbed."""
@@ -208,26 +224,28 @@ class JobProcess:
         moves = self._with_reserve(lambda: self._store.moves(self._job.id))
         return seconds_of([move for move in moves if move.attempt == self._job.attempt], datetime.now(UTC), live)
 
-    def _mask(self, text: str) -> str:
-        from transforms.connection import Connection  # 2 s, and no attempt that got anywhere lacks it
+    def _mask_log(self) -> None:
+        """Have no secret in the log, whoever writes there: Beam tells every cause of an error, the driver's included.
 
-        text = " ".join(text.split())
+        Not before the attempt is imported: a formatter that imports what it needs would do so holding the log's lock.
+        """
+        for handler in logging.getLogger().handlers:
+            handler.setFormatter(_MaskingFormatter(self._connections()))
+
+    def _connections(self) -> list[_Masking]:
         spec = self._job.spec
         uris = {part.connection for part in (spec.input, spec.output) if isinstance(part, SqlInput | TableOutput)}
-        for uri in uris:
-            try:
-                text = Connection(uri).mask(text)
-            except PipelineError:
-                # A variable is not set: then its value is in no message either.
-                continue
-        return text
+        if not uris:
+            return []
+        from transforms.connection import Connection  # 2 s, and no attempt that got anywhere lacks it
+
+        return [Connection(uri) for uri in sorted(uris)]
+
+    def _mask(self, text: str) -> str:
+        return masked(text, self._connections())
 
     def _masked_traceback(self, error: BaseException) -> str:
-        return "\n".join(self._mask_line(line) for line in "".join(traceback.format_exception(error)).splitlines())
-
-    def _mask_line(self, line: str) -> str:
-        masked = self._mask(line)
-        return line if masked == " ".join(line.split()) else masked
+        return masked_lines("".join(traceback.format_exception(error)).rstrip(), self._connections())
 
     def _leave(self) -> NoReturn:
         """End the process and its children, without waiting for threads that score or write."""
@@ -241,6 +259,35 @@ class JobProcess:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(0 if self._job.status == "completed" else 1)
+
+
+class _MaskingFormatter(logging.Formatter):
+    """Lines of the log, tracebacks too, without the secrets of some connections."""
+
+    def __init__(self, connections: Sequence[_Masking]) -> None:
+        super().__init__(_LOG_FORMAT)
+        self._connections = connections
+
+    def format(self, record: logging.LogRecord) -> str:
+        return masked_lines(super().format(record), self._connections)
+
+
+def masked(text: str, connections: Sequence[_Masking]) -> str:
+    """`text` on one line, without the secrets of `connections`."""
+    text = " ".join(text.split())
+    for connection in connections:
+        text = connection.mask(text)
+    return text
+
+
+def masked_lines(text: str, connections: Sequence[_Masking]) -> str:
+    """`text` without the secrets of `connections`; lines that hold none stay as they are."""
+
+    def line(written: str) -> str:
+        shown = masked(written, connections)
+        return written if shown == " ".join(written.split()) else shown
+
+    return "\n".join(map(line, text.splitlines()))
 
 
 def seconds_of(moves: Sequence[Move], now: datetime, live: Live) -> Seconds:
@@ -280,7 +327,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--attempt", default=ATTEMPT)
     asked = parser.parse_args(arguments)
     faulthandler.enable()
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT)
     _log.setLevel(logging.INFO)
     # The user's own modules, behind ours: our packages are found first, whatever lies in the working folder.
     _ = (pipelines, predictors, transforms)

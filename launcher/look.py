@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from launcher.attempt import Bound, bind, check_apart
+from launcher.apart import check_apart
+from launcher.attempt import Bound, bind
 from pipelines.spec import JobSpec, ParquetInput
 from predictors.pool.base import Answers
 from predictors.pool.inline import InlinePool
@@ -17,7 +18,7 @@ from predictors.registry import make_predictor
 from transforms.batches import Batch, Span, Split
 from transforms.connection import Connection
 from transforms.score import assemble
-from transforms.sources.base import SPAN_ROWS, SPLIT_ROWS, Source, rebatch, span_rows
+from transforms.sources.base import SPAN_ROWS, Source, rebatch, span_rows
 from transforms.sources.parquet import ParquetSource
 
 # Predictions that are shown.
@@ -45,7 +46,9 @@ class PlanReport:
     """What `penstock plan` shows.
 
     Args:
-        rows, splits: of the input; exact.
+        rows: of the input; exact.
+        splits: that they are read in; exact for files. For a query an estimate: how long its splits are goes by the
+            size of its first rows in memory, here as far as the sample shows them.
         features: the model's columns.
         output: (name, type) of the output's columns.
         predictions: the output of the first rows that could be scored, five at most.
@@ -75,7 +78,9 @@ class _Sample:
         return self.rows.schema
 
     def plan(self, columns: Sequence[str], batch_size: int) -> Iterator[Split]:
-        row_bytes = self.rows.nbytes / max(len(self.rows), 1)
+        # By which rows a snapshot measures.
+        first = self.rows.slice(0, SPAN_ROWS)
+        row_bytes = first.nbytes / max(len(first), 1)
         if len(self.rows):
             yield Split("000000", "query", 0, len(self.rows), span_rows(batch_size, row_bytes), "")
 
@@ -94,7 +99,7 @@ def look(spec: JobSpec) -> PlanReport:
     """
     predictor = make_predictor(spec.model)
     predictor.load()
-    check_apart(spec)
+    check_apart(spec, None)
     began = time.perf_counter()
     source, rows = _open(spec)
     opened_s = time.perf_counter() - began
@@ -108,7 +113,7 @@ def look(spec: JobSpec) -> PlanReport:
     columns = source.schema
     return PlanReport(
         rows=rows,
-        splits=len(splits) if isinstance(source, ParquetSource) else -(-rows // SPLIT_ROWS),
+        splits=_splits_of_snapshot(splits, rows) if isinstance(source, _Sample) else len(splits),
         features=[
             Feature(field.name, str(columns.field(field.name).type), str(field.type))
             for field in predictor.input_schema
@@ -166,6 +171,13 @@ def _time_sample(spec: JobSpec, bound: Bound, splits: Sequence[Split]) -> _Timed
     finally:
         pool.close()
     return timed
+
+
+def _splits_of_snapshot(sample: Sequence[Split], rows: int) -> int:
+    """Splits of a query's `rows`, given those of its first rows."""
+    from transforms.sources.snapshot import file_rows
+
+    return -(-rows // file_rows(sample[0].span_rows)) if sample else 0
 
 
 def _step(spec: JobSpec, timed: _Timed) -> int:

@@ -8,17 +8,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from launcher.errors import LauncherError
+from launcher.errors import NoRejects
 from launcher.report import Reason
 from launcher.state.job import Job
 
 # More rows than this do not change which reasons are the most frequent; reading them would keep people waiting.
 _COUNTED_ROWS = 1_000_000
 _OURS = ("position", "error_type", "error")
-
-
-class NoRejects(LauncherError):
-    """The job has published no rejected rows."""
 
 
 def first_rejects(job: Job, limit: int) -> pa.Table:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from launcher.progress import Live, Snapshot, counts_of, kept_rows
 from launcher.state.job import Job
-from transforms.counts import Counts
+from transforms.counts import Counts, bearable_ratio
 
 # Cells of a table are cut to this, so that a row of many columns stays readable.
 _CELL_CHARS = 40
@@ -194,24 +194,18 @@ def _remedies(job: Job, counts: Counts, log: Path) -> list[tuple[str, str]]:
     if too_many_rejects(job, counts):
         return [
             ("next", "mend the rows and run the job again, or publish without them:"),
-            ("", f"penstock resume {job.id} --max-reject-ratio {ratio_above(counts):g}"),
+            ("", f"penstock resume {job.id} --max-reject-ratio {bearable_ratio(counts):g}"),
         ]
     return [("next", f"penstock resume {job.id}"), ("log", str(log))]
 
 
 def too_many_rejects(job: Job, counts: Counts) -> bool:
     """Whether a failed job has all rows staged and only more rejects than it bears."""
-    scored = counts.scored + counts.rejected
     return (
         job.status == "failed"
         and job.total_rows == counts.total
-        and counts.rejected > job.spec.rejects.max_reject_ratio * scored
+        and counts.reject_ratio > job.spec.rejects.max_reject_ratio
     )
-
-
-def ratio_above(counts: Counts) -> float:
-    """The least ratio of two digits that lets these rejects pass."""
-    return min(1.0, math.ceil(100 * counts.rejected / (counts.scored + counts.rejected)) / 100)
 
 
 def _spent(seconds: Mapping[str, float]) -> str:

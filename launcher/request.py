@@ -20,7 +20,6 @@ from launcher.errors import Problem, RequestError
 from pipelines.spec import (
     Config,
     JobSpec,
-    Mode,
     ParquetInput,
     ParquetOutput,
     Rejects,
@@ -28,6 +27,7 @@ from pipelines.spec import (
     TableOutput,
 )
 from predictors.base import ModelSpec, Nulls
+from transforms.sinks.mode import Mode
 
 # A spec is a page of text; whoever names a data file instead should be told before it is read to its end.
 _MAX_BYTES = 1_000_000

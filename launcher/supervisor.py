@@ -12,14 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from launcher import ATTEMPT
 from launcher.errors import HomeUnusable, JobAlive, JobExists, LauncherError, StoreUnavailable
 from launcher.home import Home, JobFolder, JobLock
 from launcher.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot
 from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
 from launcher.state.store import JobStore
 from pipelines.spec import JobSpec
-
-ATTEMPT = "launcher.attempt"
 
 
 class StartedJob:

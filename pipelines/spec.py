@@ -4,8 +4,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from predictors.base import ModelSpec
-
-Mode = Literal["overwrite", "error_if_exists"]
+from transforms.sinks.mode import Mode
 
 
 @dataclass(frozen=True)

@@ -79,14 +79,19 @@ class Scene:
     bounds: PartBounds = PartBounds(rows=70)
 
     @property
+    def job_folder(self) -> Path:
+        """The job's own."""
+        return self.folder / "job"
+
+    @property
     def sink(self) -> Sink:
         """Parquet files in `scores`."""
-        return ParquetSink(str(self.folder / "scores"), self.mode, self.job_id)
+        return ParquetSink(str(self.folder / "scores"), self.mode, self.job_id, self.job_folder)
 
     @property
     def rejects(self) -> RejectFolder:
         """Parquet files in `rejects`."""
-        return RejectFolder(str(self.folder / "rejects"), self.job_id, self.source)
+        return RejectFolder(str(self.folder / "rejects"), self.job_id, self.source, self.job_folder)
 
     @property
     def output_schema(self) -> pa.Schema:
@@ -96,6 +101,7 @@ class Scene:
     def run(self, sink: Sink | None = None) -> BatchRun:
         """The run, its sink and rejects prepared."""
         sink = sink or self.sink
+        self.job_folder.mkdir(exist_ok=True)
         sink.prepare(self.output_schema)
         self.rejects.prepare()
         return BatchRun(

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 from adbc_driver_manager import dbapi
 
-from transforms.errors import PipelineError
+from transforms.errors import ConnectionRefused
 
 Dialect = Literal["postgres", "sqlite"]
 
@@ -21,10 +21,6 @@ _MASK = "*****"
 SQLITE_BUSY_MS = 30_000
 # A host that swallows packets would hold a connection attempt for minutes.
 CONNECT_TIMEOUT_S = 10
-
-
-class ConnectionRefused(PipelineError):
-    """The database cannot be reached, or does not let us in."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +137,9 @@ class Connection:
         connection = adbc_driver_postgresql.dbapi.connect(uri, autocommit=autocommit)
         if read_only:
             self._set_up(
-                connection, "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ"
+                connection,
+                "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ",
+                set_postgres(for_session=True),
             )
         return connection
 
@@ -187,6 +185,26 @@ class Connection:
         # A driver that cuts an unencoded password at one of these repeats a piece of it.
         pieces = {piece for password in passwords for piece in re.split("[@/?#:&]", password) if len(piece) > 2}
         return (passwords | pieces) - {""}
+
+
+def set_postgres(for_session: bool, **settings: str) -> str:
+    """A SELECT that gives a PostgreSQL session, or the transaction it runs in, our settings.
+
+    One of them is always among them: a server whose client was killed notices within a second, rather than at the end
+    of its statement (PostgreSQL 14, on Linux).
+
+    Args:
+        for_session: whether they outlive the transaction.
+        settings: further ones, by name.
+    """
+    checks = "client_connection_check_interval"
+    values = ", ".join(f"('{name}', '{value}')" for name, value in {**settings, checks: "1s"}.items())
+    return f"""
+        SELECT set_config(name, value, {"false" if for_session else "true"})
+        FROM (VALUES {values}) AS wanted (name, value)
+        WHERE name <> '{checks}'
+           OR current_setting('server_version_num')::int >= 140000 AND version() LIKE '%linux%'
+    """
 
 
 def _value(match: re.Match[str]) -> str:

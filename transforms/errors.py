@@ -1,18 +1,23 @@
 """Errors of reading, staging and publishing; each message is one line that says what, where and what to do.
 
 PipelineError
-├── InputError        the input cannot be read as asked          -> the job fails, nothing is written
-│   └── InputChanged  a file is not the one that was planned     -> the job fails, naming it
-├── OutputError       the destination refuses                    -> the job fails, the old result stays
-├── LedgerError       the notes contradict the plan (a bug)      -> the job fails without publishing
-├── TooManyRejects    over `max_reject_ratio`                    -> staged rows are kept for `penstock resume`
-├── NothingScored     the first batches gave not one score       -> the job fails at once, with the model's error
-└── Cancelled         the job was told to stop before publishing -> staged spans are kept
+├── ConnectionRefused  a database cannot be reached               -> the job fails, staged rows are kept
+├── InputError         the input cannot be read as asked          -> the job fails, nothing is written
+│   └── InputChanged   a file is not the one that was planned     -> the job fails, naming it
+├── ScoringFailed      the model failed, and not of its rows      -> the job fails, staged rows are kept
+├── OutputError        the destination refuses                    -> the job fails, the old result stays
+├── LedgerError        the notes contradict the plan (a bug)      -> the job fails without publishing
+├── TooManyRejects     over `max_reject_ratio`                    -> staged rows are kept for `penstock resume`
+└── Cancelled          the job was told to stop before publishing -> staged spans are kept
 """
 
 
 class PipelineError(Exception):
     """Something that a person can act on; `str(error)` is one line."""
+
+
+class ConnectionRefused(PipelineError):
+    """The database cannot be reached, or does not let us in."""
 
 
 class InputError(PipelineError):
@@ -21,6 +26,10 @@ class InputError(PipelineError):
 
 class InputChanged(InputError):
     """A piece of input differs from its fingerprint in the plan."""
+
+
+class ScoringFailed(PipelineError):
+    """The model failed in a way that ends the job."""
 
 
 class OutputError(PipelineError):

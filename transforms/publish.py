@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import apache_beam as beam
 
 from transforms.batches import Split
-from transforms.counts import Counts
+from transforms.counts import Counts, bearable_ratio
 from transforms.errors import TooManyRejects
 from transforms.ledger import check_covered
 from transforms.rejects import RejectFolder
@@ -69,7 +69,7 @@ def publish(job: Publication) -> Counts:
     if counts is None:
         manifest = _manifest(job)
         counts = manifest.counts
-        if counts.rejected > job.max_reject_ratio * (counts.scored + counts.rejected):
+        if counts.reject_ratio > job.max_reject_ratio:
             job.rejects.publish(manifest)
             raise TooManyRejects(_too_many(counts, job.max_reject_ratio))
         job.gate.open()
@@ -91,21 +91,10 @@ def _manifest(job: Publication) -> Manifest:
 
 
 def _too_many(counts: Counts, bound: float) -> str:
-    seen = counts.rejected / (counts.scored + counts.rejected)
     return (
-        f"{counts.rejected:,} of {counts.total:,} rows were rejected ({seen:.4g}), and max_reject_ratio is {bound:g}; "
-        f"mend the input, or resume the job with --max-reject-ratio {_bound_above(seen)}"
+        f"{counts.rejected:,} of {counts.total:,} rows were rejected ({counts.reject_ratio:.4g}), and max_reject_ratio "
+        f"is {bound:g}; mend the input, or resume the job with --max-reject-ratio {bearable_ratio(counts):g}"
     )
-
-
-def _bound_above(ratio: float) -> float:
-    """A short number that `ratio` does not exceed."""
-    digits = 2
-    while (rounded := round(ratio, digits)) < ratio:
-        rounded = round(ratio + 10**-digits, digits)
-        if rounded >= ratio:
-            break
-    return min(rounded, 1.0)
 
 
 class Publish(beam.PTransform):

@@ -20,30 +20,34 @@ class RejectFolder:
     """Rejected rows as Parquet files: all input columns, then `position`, `error_type` and `error`.
 
     `position` is `<file>:<row>`, rows counted from 0. Should the input have a column of such a name, ours is called
-    `penstock_position` and so on. The folder shows the rejects of the last job that wrote there, and nothing older.
+    `penstock_position` and so on, with as many prefixes as it takes. The folder shows the rejects of the last job that
+    wrote there, and nothing older.
 
     Args:
         path: the folder.
         job_id: the job that stages.
         source: where columns that scoring did not read are looked up.
+        job_folder: the job's own folder, which outlives the staging.
     """
 
     path: str
     job_id: str
     source: Source
+    job_folder: Path
 
     @property
     def _folder(self) -> PublishedFolder:
-        return PublishedFolder(Path(self.path), self.job_id, "rejects.path")
+        return PublishedFolder(Path(self.path), self.job_id, "rejects.path", self.job_folder)
 
     @property
     def schema(self) -> pa.Schema:
         """Columns of the rejects."""
         given = self.source.schema
-        own = [
-            pa.field(f"penstock_{name}" if name in given.names else name, pa.string())
-            for name in ("position", "error_type", "error")
-        ]
+        own = []
+        for name in ("position", "error_type", "error"):
+            while name in given.names:
+                name = f"penstock_{name}"
+            own.append(pa.field(name, pa.string()))
         return pa.schema([*given, *own])
 
     def prepare(self) -> None:
@@ -90,6 +94,10 @@ class RejectFolder:
 
     def clean(self) -> None:
         """Remove what staging left."""
+        self._folder.remove_staging()
+
+    def discard(self) -> None:
+        """Remove what a job staged that will not go on; published rejects stay."""
         self._folder.remove_staging()
 
     def _rows(self, span: ScoredSpan, rejected: Rejected) -> pa.Table:

@@ -36,6 +36,7 @@ class Scoring:
         parallelism: threads of a worker.
         nulls: what becomes of rows with a null feature.
         retry_count: tries beyond the first of a call that fails in passing.
+        on_trial: give the model up if it scores no row of its first batches; pointless once it has scored some.
     """
 
     predictor: Predictor
@@ -44,6 +45,7 @@ class Scoring:
     parallelism: int
     nulls: Nulls
     retry_count: int
+    on_trial: bool = True
 
 
 class ScoringFailed(PipelineError):
@@ -128,6 +130,7 @@ class _ScoreFn(beam.DoFn):
             batch_size=scoring.batch_size,
             nulls=scoring.nulls,
             policy=RetryPolicy(scoring.retry_count),
+            on_trial=scoring.on_trial,
             progress=lambda scored, rejected: counters.add(scored=scored, rejected=rejected),
         )
 

@@ -63,6 +63,8 @@ def stage_part(sink: Sink, rejects: RejectFolder, spans: list[ScoredSpan]) -> li
         The notes that were made; those of the others were made elsewhere.
     """
     split_id = spans[0].span.split.id
+    # Where nothing is fused they come in any order.
+    spans = sorted(spans, key=lambda scored: scored.span.start)
     while spans := without_noted(spans, sink.noted(split_id)):
         refused = rejects.stage(spans)
         notes = sink.stage(spans, refused)

@@ -100,7 +100,8 @@ class SqlJobStore:
         self._where = where
         self._clock = clock
         self._file: Path | None = None
-        self._engine = sa.create_engine(url)
+        # Or SQLAlchemy's messages would show what is stored: a spec, and a password in it.
+        self._engine = sa.create_engine(url, hide_parameters=True)
         if self._engine.dialect.name == "sqlite":
             self._file = Path(self._engine.url.database or "").absolute()
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
@@ -141,11 +142,9 @@ class SqlJobStore:
             raise JobUnknown(job_id)
         return _job(row)
 
-    def jobs(self, statuses: Collection[Status] | None = None) -> list[Job]:
-        """All jobs, or those in one of `statuses`, the newest first."""
+    def jobs(self) -> list[Job]:
+        """All jobs, the newest first."""
         query = sa.select(_jobs).order_by(_jobs.c.created_at.desc(), _jobs.c.id)
-        if statuses is not None:
-            query = query.where(_jobs.c.status.in_(statuses))
         with self._reading() as connection:
             return [_job(row) for row in connection.execute(query)]
 

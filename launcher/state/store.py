@@ -26,8 +26,8 @@ class JobStore(Protocol):
             JobUnknown: there is none.
         """
 
-    def jobs(self, statuses: Collection[Status] | None = None) -> list[Job]:
-        """All jobs, or those in one of `statuses`, the newest first."""
+    def jobs(self) -> list[Job]:
+        """All jobs, the newest first."""
 
     def move(self, job_id: str, expected: Status | Collection[Status], to: Status, reason: str, **changes: Any) -> Job:
         """Move a job that is in an expected state, and record the move: of many that try, one does it.

@@ -32,6 +32,7 @@ class InlinePool:
         batch_size: rows of a model call; fewer only at the end of a batch, or to recover.
         nulls: what becomes of rows with a null feature.
         policy: bounds of the recovery.
+        on_trial: give the model up if it scores no row of its first batches.
         progress: told after each call's batch how many rows were scored and rejected.
     """
 
@@ -43,6 +44,7 @@ class InlinePool:
         batch_size: int,
         nulls: Nulls,
         policy: RetryPolicy,
+        on_trial: bool = True,
         progress: Callable[[int, int], object] = lambda scored, rejected: None,
     ) -> None:
         self._predictor = predictor
@@ -52,7 +54,7 @@ class InlinePool:
         self._closed = threading.Event()
         self._loading = threading.Lock()
         self._own = threading.local()
-        self._trial = _Trial()
+        self._trial = _Trial(over=not on_trial)
         self._recovery = Recovery(policy, CallSize(batch_size), self._wait, saw=self._saw)
         if predictor.thread_safe:
             predictor.load()
@@ -143,10 +145,10 @@ class _Slices:
 class _Trial:
     """Gives up a model that scores no row of its first batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, over: bool) -> None:
         self._lock = threading.Lock()
         self._batches = 0
-        self._over = False
+        self._over = over
 
     def saw(self, scored: int, bad: Sequence[BadRow]) -> None:
         """Count one batch of which `scored` rows passed."""

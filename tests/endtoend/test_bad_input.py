@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from onnx import TensorProto, helper, save_model
 
 from launcher.state.job import Job
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
@@ -84,6 +85,17 @@ def check_failed(job: Job, message: str, folder: Path) -> None:
     assert pq.read_table(folder / "scores").equals(OLD)
 
 
+def onnx_doubler(path: Path) -> None:
+    """A model that doubles `value`."""
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["value", "value"], ["score"])],
+        "doubler",
+        [helper.make_tensor_value_info("value", TensorProto.FLOAT, ["n", 1])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n", 1])],
+    )
+    save_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+
+
 SQLITE = "sqlite:///numbers.db"
 
 
@@ -143,10 +155,45 @@ def sql(query: str, connection: str = SQLITE) -> SqlInput:
             {"output": ParquetOutput("in", "overwrite")}, "output.path in holds the input", id="destination is source"
         ),
         pytest.param(
-            {"output": ParquetOutput(".", "overwrite")}, "output.path . holds the input", id="destination around source"
+            {"output": ParquetOutput(".", "overwrite"), "rejects": Rejects()},
+            "output.path . holds the input",
+            id="destination around source",
+        ),
+        pytest.param({"rejects": Rejects("scores")}, "must lie apart", id="rejects are the output"),
+        pytest.param({"rejects": Rejects("scores/rejects")}, "must lie apart", id="rejects within the output"),
+        pytest.param(
+            {
+                "output": ParquetOutput("data", "overwrite"),
+                "input": sql("SELECT * FROM numbers", "sqlite:///data/n.db"),
+            },
+            "output.path data holds the database data/n.db",
+            id="destination holds the database",
+        ),
+        pytest.param(
+            {"output": ParquetOutput("models", "overwrite"), "model": onnx("models/m.onnx")},
+            "output.path models holds the model models/m.onnx",
+            id="destination holds the model",
+        ),
+        pytest.param(
+            {"output": ParquetOutput("home", "overwrite")},
+            "holds the job's own folder",
+            id="destination holds the jobs",
+        ),
+        pytest.param(
+            {"output": ParquetOutput("papers", "overwrite")},
+            "output.path papers holds thesis.doc, which is no Parquet file",
+            id="destination holds other files",
+        ),
+        pytest.param(
+            {
+                "input": sql("SELECT * FROM numbers"),
+                "output": TableOutput("sqlite:///./numbers.db", "NUMBERS", "overwrite"),
+            },
+            "output.table_name NUMBERS is read by the query",
+            id="table is source by another name",
         ),
         pytest.param({"rejects": Rejects("in")}, "rejects.path in holds the input", id="rejects are source"),
-        pytest.param({"rejects": Rejects("scores")}, "rejects.path scores", id="rejects over other files"),
+        pytest.param({"rejects": Rejects("papers")}, "rejects.path papers", id="rejects over other files"),
         pytest.param(
             {"input": sql("SELECT * FROM numbers"), "output": TableOutput(SQLITE, "numbers", "overwrite")},
             "output.table_name numbers is read by the query",
@@ -168,6 +215,11 @@ def test_a_job_that_cannot_be_says_why(
     supervisor: ForkingSupervisor, spec: JobSpec, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"this is no model")
+    for file in ("models/m.onnx", "papers/thesis.doc", "data/n.db"):
+        (tmp_path / file).parent.mkdir()
+    shutil.copy(tmp_path / "numbers.db", tmp_path / "data" / "n.db")
+    onnx_doubler(tmp_path / "models" / "m.onnx")
+    (tmp_path / "papers" / "thesis.doc").touch()
 
     job = run(supervisor, replace(spec, **changes), tmp_path)
 

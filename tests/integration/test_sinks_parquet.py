@@ -1,5 +1,6 @@
 """The Parquet sink keeps the contract of sinks, and what is said of its folders."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -15,16 +16,19 @@ from transforms.errors import OutputError
 from transforms.sinks import folder as folders
 from transforms.sinks.parquet import ParquetSink
 
+Mode = Literal["overwrite", "error_if_exists"]
+
 
 class TestParquetSink(SinkContract):
     @pytest.fixture(autouse=True)
     def place(self, tmp_path: Path) -> None:
-        self.folder = tmp_path / "scores"
+        self.folder = tmp_path / "here" / "scores"
+        self.folder.parent.mkdir()
+        self.jobs = tmp_path / "jobs"
 
-    def make_sink(
-        self, mode: Literal["overwrite", "error_if_exists"] = "overwrite", job_id: str = "job_1"
-    ) -> ParquetSink:
-        return ParquetSink(str(self.folder), mode, job_id)
+    def make_sink(self, mode: Mode = "overwrite", job_id: str = "job_1") -> ParquetSink:
+        (self.jobs / job_id).mkdir(parents=True, exist_ok=True)
+        return ParquetSink(str(self.folder), mode, job_id, self.jobs / job_id)
 
     def read_result(self) -> pa.Table | None:
         # Who lists a folder before it is exchanged and opens after finds the file gone, and looks again.
@@ -44,13 +48,22 @@ class TestParquetSink(SinkContract):
 
 
 class TestParquetFolder:
-    def published(self, path: Path) -> ParquetSink:
-        sink = ParquetSink(str(path), "overwrite", "job_1")
-        split = split_of(1, rows=500, span_rows=100)
+    @pytest.fixture(autouse=True)
+    def own(self, tmp_path_factory: pytest.TempPathFactory) -> None:
+        self.job_folder = tmp_path_factory.mktemp("job")
+
+    def sink(self, path: Path, mode: Mode = "overwrite", job_id: str = "job_1") -> ParquetSink:
+        job_folder = self.job_folder / job_id
+        job_folder.mkdir(exist_ok=True)
+        return ParquetSink(str(path), mode, job_id, job_folder)
+
+    def published(self, path: Path, job_id: str = "job_1", rows: int = 500) -> ParquetSink:
+        sink = self.sink(path, job_id=job_id)
+        split = split_of(1, rows=rows, span_rows=100)
         sink.prepare(SCHEMA)
         for span in spans_of(split):
             sink.stage([span], None)
-        sink.publish(manifest_of(sink, "job_1", [split]))
+        sink.publish(manifest_of(sink, job_id, [split]))
         sink.clean()
         return sink
 
@@ -84,15 +97,21 @@ class TestParquetFolder:
 
         assert os.listdir(tmp_path / "a" / "b") == ["scores"]
 
-    def test_where_folders_cannot_be_exchanged_two_renames_do(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.fixture
+    def no_exchange(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file system that does not know the flags of renameat2, such as NFS."""
+
         def cannot(source: Path, target: Path, flags: int) -> None:
-            raise OSError(22, "Invalid argument")
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
 
         monkeypatch.setattr(folders, "_rename", cannot)
-        (tmp_path / "scores").mkdir()
-        (tmp_path / "scores" / "old.parquet").touch()
+
+    @pytest.mark.usefixtures("no_exchange")
+    @pytest.mark.parametrize("is_new", [True, False], ids=["new folder", "old result"])
+    def test_where_folders_cannot_be_exchanged_renames_do(self, tmp_path: Path, is_new: bool) -> None:
+        if not is_new:
+            (tmp_path / "scores").mkdir()
+            (tmp_path / "scores" / "old.parquet").touch()
 
         sink = self.published(tmp_path / "scores")
 
@@ -100,9 +119,64 @@ class TestParquetFolder:
         assert sink.published() == Counts(scored=500)
         assert os.listdir(tmp_path) == ["scores"]
 
+    @pytest.mark.usefixtures("no_exchange")
+    @pytest.mark.parametrize("goes_on", [True, False], ids=["resumed", "discarded"])
+    def test_a_kill_between_two_renames_loses_no_result(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_on: bool
+    ) -> None:
+        (tmp_path / "scores").mkdir()
+        pq.write_table(pa.table({"id": [-1]}), tmp_path / "scores" / "old.parquet")
+        rename, renamed = os.rename, []
+
+        class Killed(BaseException):
+            pass
+
+        def killed_after_the_first(source: Path, target: Path) -> None:
+            if renamed:
+                raise Killed
+            rename(source, target)
+            renamed.append(target)
+
+        monkeypatch.setattr(os, "rename", killed_after_the_first)
+        with pytest.raises(Killed):
+            self.published(tmp_path / "scores")
+        monkeypatch.setattr(os, "rename", rename)
+        assert not (tmp_path / "scores").exists()
+
+        sink = self.sink(tmp_path / "scores")
+        assert sink.published() is None
+        if goes_on:
+            sink.prepare(SCHEMA)
+            before = pq.read_table(tmp_path / "scores")["id"].to_pylist()
+            sink.publish(manifest_of(sink, "job_1", [split_of(1, rows=500, span_rows=100)]))
+            sink.clean()
+            after = pq.read_table(tmp_path / "scores").num_rows
+        else:
+            sink.discard()
+            before, after = pq.read_table(tmp_path / "scores")["id"].to_pylist(), 500
+
+        assert (before, after) == ([-1], 500)
+        assert os.listdir(tmp_path) == ["scores"]
+
+    def test_a_job_does_not_publish_again_over_a_later_one(self, tmp_path: Path) -> None:
+        first = self.sink(tmp_path / "scores", job_id="job_1")
+        split = split_of(1, rows=500, span_rows=100)
+        first.prepare(SCHEMA)
+        first.stage(spans_of(split), None)
+        manifest = manifest_of(first, "job_1", [split])
+        first.publish(manifest)
+        self.published(tmp_path / "scores", job_id="job_2", rows=300)
+
+        first.publish(manifest)
+        first.clean()
+
+        assert first.published() == Counts(scored=500)
+        assert pq.read_table(tmp_path / "scores").num_rows == 300
+        assert os.listdir(tmp_path) == ["scores"]
+
     def test_an_empty_folder_is_no_result(self, tmp_path: Path) -> None:
         (tmp_path / "scores").mkdir()
-        sink = ParquetSink(str(tmp_path / "scores"), "error_if_exists", "job_1")
+        sink = self.sink(tmp_path / "scores", "error_if_exists")
         split = split_of(1, rows=100, span_rows=100)
         sink.prepare(SCHEMA)
         sink.stage(spans_of(split), None)
@@ -122,7 +196,7 @@ class TestParquetFolder:
         (tmp_path / "file").touch()
 
         with pytest.raises(OutputError, match=message):
-            ParquetSink(str(tmp_path / path), "overwrite", "job_1").prepare(SCHEMA)
+            self.sink(tmp_path / path).prepare(SCHEMA)
 
     def test_every_type_of_column_is_written_and_read_back(self, tmp_path: Path) -> None:
         rows = pa.record_batch(
@@ -136,7 +210,7 @@ class TestParquetFolder:
         )
         split = split_of(1, rows=2, span_rows=2)
         span = spans_of(split)[0]
-        sink = ParquetSink(str(tmp_path / "scores"), "overwrite", "job_1")
+        sink = self.sink(tmp_path / "scores")
         sink.prepare(rows.schema)
         sink.stage([type(span)(span.span, rows)], None)
         sink.publish(manifest_of(sink, "job_1", [split]))

@@ -156,6 +156,23 @@ def postgres_sink(uri: str, table: str = "scores", mode: Mode = "overwrite", job
     return PostgresSink(Connection(uri), table, mode, job_id)
 
 
+@pytest.mark.parametrize(
+    ("job_id", "name"),
+    [
+        ("batch-0123456789", "_penstock_batch_0123456789"),
+        ("b" * 41, "_penstock_369a91c8d130246f72c251030ab2631d"),
+        ("Müller", "_penstock_a78429899bb825ce667d25d92e2cde48"),
+    ],
+    ids=["ours", "long", "odd"],
+)
+def test_staging_tables_tell_whose_they_are(schema: str, job_id: str, name: str) -> None:
+    sink = postgres_sink(schema, job_id=job_id)
+    sink.prepare(pa.schema([("id", pa.int64())]))
+
+    tables = execute(schema, "SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema() ORDER BY 1")
+    assert sorted(tables) == [(name,), (f"{name}_notes",), (LEDGER_TABLE,)]
+
+
 @contextmanager
 def held_up(uri: str, table: str, when: str = "true") -> Iterator[None]:
     """Insertions into `table` wait, at the first row for which `when` holds, until the block ends."""

@@ -11,8 +11,10 @@ it. A step is `<when> <what> <argument>`; files that it leaves or waits for lie 
     die           kills itself
     fill          fills the disk of the job's folder, then fails of it
     print TEXT    says something
+    log TEXT      logs an error that TEXT was the cause of, as Beam does
 """
 
+import logging
 import os
 import signal
 import subprocess
@@ -155,6 +157,16 @@ def _print(job: Job, folder: Path, text: str) -> None:
     print(text)
 
 
+def _log(job: Job, folder: Path, text: str) -> None:
+    try:
+        try:
+            raise ValueError(text)
+        except ValueError as cause:
+            raise OutputError("the destination refuses") from cause
+    except OutputError:
+        logging.getLogger("apache_beam.runners.common").exception("the step failed")
+
+
 _STEPS: dict[str, Callable[[Job, Path, str], None]] = {
     "stage": _stage,
     "hold": _hold,
@@ -166,4 +178,5 @@ _STEPS: dict[str, Callable[[Job, Path, str], None]] = {
     "die": _die,
     "fill": _fill,
     "print": _print,
+    "log": _log,
 }

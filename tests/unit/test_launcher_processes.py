@@ -21,7 +21,7 @@ from launcher.home import Home
 from launcher.state.job import Job
 from launcher.state.sql import SqlJobStore
 from launcher.supervisor import StartedJob, Supervisor
-from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects
+from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, TableOutput
 from predictors.base import ModelSpec
 
 ROOT = Path(__file__).parents[2]
@@ -215,6 +215,21 @@ def test_a_password_in_an_unexpected_failure_is_masked(supervisor: Supervisor, m
 
     assert job.error == "ValueError: cannot log in to postgresql://me:*****@host/db, *****"
     assert "hunter2" not in supervisor.folder(job.id).log.read_text()
+
+
+def test_a_password_in_the_cause_of_an_error_that_a_library_logs_is_masked(supervisor: Supervisor) -> None:
+    asked = JobSpec(
+        ModelSpec("fake:Model", "python", ("run log cannot log in:  hunter2", "run stage 1000")),
+        ParquetInput(("in.parquet",)),
+        TableOutput("postgresql://me:hunter2@host/db", "scores"),
+    )
+    job = finished(supervisor, supervisor.submit(asked, Path.cwd()))
+
+    log = supervisor.folder(job.id).log.read_text()
+    assert "hunter2" not in log
+    assert "ERROR apache_beam.runners.common: the step failed\nTraceback (most recent call last):\n  File " in log
+    assert "ValueError: cannot log in: *****" in log
+    assert "transforms.errors.OutputError: the destination refuses" in log
 
 
 def test_an_attempt_that_cannot_be_imported_is_a_failure(supervisor: Supervisor, work: Path) -> None:

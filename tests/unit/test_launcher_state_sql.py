@@ -3,8 +3,10 @@
 import sqlite3
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 
 from launcher.errors import StoreUnavailable
 from launcher.state.sql import SqlJobStore
-from tests.contract.job_store import Clock, JobStoreContract, job
+from pipelines.spec import SqlInput
+from tests.contract.job_store import SPEC, Clock, JobStoreContract, job
 
 
 class TestSqlite(JobStoreContract):
@@ -39,6 +42,19 @@ def _closing(open_one: Callable[[], SqlJobStore]) -> Iterator[Callable[[], SqlJo
     yield open_store
     for store in opened:
         store.close()
+
+
+def test_what_the_database_refuses_is_told_without_the_spec(tmp_path: Path) -> None:
+    store = SqlJobStore.at(tmp_path / "penstock.db")
+    with sqlite3.connect(tmp_path / "penstock.db") as database:
+        database.execute("ALTER TABLE jobs DROP COLUMN outcome")
+    database.close()
+    secret = replace(SPEC, input=SqlInput("postgresql://me:hunter2@host/db", "SELECT 1"))
+
+    with pytest.raises(StoreUnavailable, match="has no column named outcome") as refused:
+        store.add(job(spec=secret), "penstock run")
+    store.close()
+    assert "hunter2" not in "".join(traceback.format_exception(refused.value))
 
 
 # Says that it is ready, waits for a line, opens the store and tries to move the job.

@@ -354,14 +354,52 @@ class TestOutputs:
         with pytest.raises(SchemaMismatch, match="output 'y' has rows of unknown length"):
             loaded(path)
 
+    def test_so_it_is_when_it_does_not_even_declare_how_many_axes_there_are(self, write: Write) -> None:
+        path = write(
+            [
+                node("Sub", "hundred x", "index"),
+                node("Gather", "table index", "zeros"),
+                node("ReduceMax", "zeros", "zero", keepdims=0),
+                node("Add", "two zero", "axes"),
+                node("Slice", "shape from axes", "to"),
+                node("Reshape", "x to", "y"),
+            ],
+            {"x": (INT64, ["n"])},
+            {"y": (INT64, None)},
+            hundred=np.array(100, np.int64),
+            table=np.array([0, 0], np.int64),
+            two=np.array([2], np.int64),
+            shape=np.array([-1, 1, 1], np.int64),
+            **{"from": np.array([0], np.int64)},
+        )
+        assert ort.InferenceSession(path).get_outputs()[0].shape == []
+
+        with pytest.raises(SchemaMismatch, match=r"output 'y' has rows of unknown length \[\]"):
+            loaded(path)
+
     def test_one_answer_for_all_rows_is_refused_before_any_is_read(self, write: Write) -> None:
         path = write([node("ReduceMean", "x", "y", keepdims=1)], {"x": (FLOAT, ["n", 1])}, {"y": (FLOAT, [1, 1])})
 
         with pytest.raises(SchemaMismatch) as caught:
             loaded(path)
         assert str(caught.value) == (
-            f"model {path}: output 'y' has shape [1, 1] for 2 row(s); each row needs an answer of its own"
+            f"model {path}: output 'y' has shape [1, 1] for 7 row(s); each row needs an answer of its own"
         )
+
+    def test_answers_that_lie_across_are_refused_before_any_row_is_read(self, write: Write) -> None:
+        path = write([node("Transpose", "x", "y")], {"x": (FLOAT, ["n", 2])}, {"y": (FLOAT, [2, "n"])})
+
+        with pytest.raises(SchemaMismatch, match=r"output 'y' has shape \[2, 7\] for 7 row"):
+            loaded(path, "a", "b")
+
+    def test_as_many_values_in_another_order_break_the_contract(self, write: Write) -> None:
+        # As wide as the call with zeros is long, so that it looks right there.
+        path = write([node("Transpose", "x", "y")], {"x": (FLOAT, ["n", 7])}, {"y": (FLOAT, [7, "n"])})
+        predictor = loaded(path, *"abcdefg")
+
+        with pytest.raises(WrongAnswer) as caught:
+            score(predictor, {name: [1.0, 2.0] for name in "abcdefg"})
+        assert str(caught.value) == "model output 'y' has shape [7, 2], not 2 row(s) of 7 value(s)"
 
     def test_answers_of_another_length_than_in_the_first_call_break_the_contract(self, write: Write) -> None:
         path = write(

@@ -519,6 +519,22 @@ class TestRowsThatTheModelNames:
             "refused (one of 47 rejected unscored, after 3 bad ones in their batch)"
         ] * 47
 
+    def test_past_the_cap_the_runs_between_named_rows_are_rejected_as_well(self) -> None:
+        def model(start: int, stop: int) -> Answered:
+            if stop - start == 100:
+                raise RowsRejected([50], "refused")
+            if stop > 10:
+                raise ValueError("bad")
+            return start, stop
+
+        scores = Scoring(RetryPolicy(bad_rows_per_batch=2))(model, 100, 100)
+
+        assert [row.row for row in scores.bad] == list(range(10, 100))
+        assert {row.row for row in scores.bad if "one of 88 rejected unscored" in row.error} == {
+            *range(11, 50),
+            *range(51, 100),
+        }
+
     def test_bad_rows_between_named_ones_are_found_by_halving(self) -> None:
         def model(start: int, stop: int) -> Answered:
             named = [row - start for row in (10, 60) if start <= row < stop]

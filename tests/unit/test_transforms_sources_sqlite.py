@@ -1,7 +1,5 @@
 import math
 import sqlite3
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.connection import Connection, ConnectionRefused
-from transforms.errors import Cancelled, InputError
+from transforms.errors import InputError
 from transforms.sources.reading import Session
 from transforms.sources.snapshot import SnapshotSource
 from transforms.sources.sql import count_rows, sample, snapshot
@@ -325,29 +323,3 @@ def test_a_writer_that_has_not_committed_does_not_hold_the_snapshot_up(database:
     with connection.open() as other, other.cursor() as cursor:
         cursor.execute("INSERT INTO t VALUES (2)")
         assert read(connection, "SELECT x FROM t", tmp_path)["x"].to_pylist() == [1]
-
-
-def test_a_job_that_is_told_to_stop_does_not_wait_for_the_query(database: Database, tmp_path: Path) -> None:
-    connection = database()
-    # Some seconds of counting, which the driver cannot break off.
-    query = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n LIMIT 10000000) SELECT count(*) AS x FROM n"
-    stop = threading.Event()
-    stopper = threading.Timer(0.2, stop.set)
-    stopper.start()
-    began = time.monotonic()
-
-    with pytest.raises(Cancelled):
-        snapshot(connection, query, tmp_path / "s", 1000, stop=stop)
-    assert time.monotonic() - began < 5
-    assert not list((tmp_path / "s").iterdir())
-
-
-def test_a_stop_while_rows_come_ends_the_snapshot(database: Database, tmp_path: Path) -> None:
-    connection = database("CREATE TABLE t (x)", ("INSERT INTO t VALUES (?)", [(1,)] * 200_000))
-    stop = threading.Event()
-
-    with pytest.raises(Cancelled):
-        snapshot(
-            connection, "SELECT x FROM t", tmp_path / "s", 1000, lambda rows, total: stop.set() if rows else None, stop
-        )
-    assert not list((tmp_path / "s").iterdir())

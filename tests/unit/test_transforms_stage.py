@@ -25,13 +25,13 @@ class Clock:
 
 @pytest.fixture
 def sink(tmp_path: Path) -> ParquetSink:
-    sink = ParquetSink(str(tmp_path / "scores"), "overwrite", "job_1")
+    sink = ParquetSink(str(tmp_path / "scores"), "overwrite", "job_1", tmp_path)
     sink.prepare(SCHEMA)
     return sink
 
 
 def rejects(tmp_path: Path) -> RejectFolder:
-    folder = RejectFolder(str(tmp_path / "rejects"), "job_1", ParquetSource((), SCHEMA))
+    folder = RejectFolder(str(tmp_path / "rejects"), "job_1", ParquetSource((), SCHEMA), tmp_path)
     folder.prepare()
     return folder
 
@@ -90,11 +90,11 @@ def test_who_loses_the_race_for_a_note_cuts_and_stages_the_rest_with_rejects_of_
 
         def stage(self, spans: Sequence[ScoredSpan], rejects: str | None) -> list[Note] | None:
             if not self.all_notes():
-                other = ParquetSink(self.path, self.mode, self.job_id)
+                other = ParquetSink(self.path, self.mode, self.job_id, self.job_folder)
                 other.stage([span for span in spans if span.span.start == 100], None)
             return super().stage(spans, rejects)
 
-    sink = Overtaken(str(tmp_path / "scores"), "overwrite", "job_1")
+    sink = Overtaken(str(tmp_path / "scores"), "overwrite", "job_1", tmp_path)
     sink.prepare(SCHEMA)
     folder = rejects(tmp_path)
 
@@ -106,12 +106,20 @@ def test_who_loses_the_race_for_a_note_cuts_and_stages_the_rest_with_rejects_of_
     assert len(list((sink._folder.staging / "parts").iterdir())) == 2
 
 
+def test_spans_that_come_in_any_order_are_staged_in_that_of_the_input(sink: ParquetSink, tmp_path: Path) -> None:
+    spans = spans_of(split_of(0, rows=500, span_rows=100))
+
+    notes = stage_part(sink, rejects(tmp_path), [spans[i] for i in (3, 0, 4, 2, 1)])
+
+    assert [note.start for note in notes] == [0, 100, 200, 300, 400]
+
+
 def test_an_error_of_the_sink_fails_the_bundle(tmp_path: Path) -> None:
     class Full(ParquetSink):
         def stage(self, spans: Sequence[ScoredSpan], rejects: str | None) -> list[Note] | None:
             raise OSError("no space")
 
-    sink = Full(str(tmp_path / "scores"), "overwrite", "job_1")
+    sink = Full(str(tmp_path / "scores"), "overwrite", "job_1", tmp_path)
     sink.prepare(SCHEMA)
 
     with pytest.raises(OSError, match="no space"):

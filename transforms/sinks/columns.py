@@ -8,8 +8,6 @@ import pyarrow.compute as pc
 
 from transforms.errors import OutputError
 
-Mode = Literal["overwrite", "error_if_exists"]
-
 # In each database: which job put what where. One row per published job, kept for good.
 LEDGER_TABLE = "penstock_ledger"
 

@@ -15,11 +15,15 @@ from typing import Any, Literal
 
 from transforms.counts import Counts
 from transforms.errors import OutputError
-from transforms.ledger import fsync_folder
+from transforms.ledger import fsync_folder, write_durably
 from transforms.sinks.base import Manifest
 
 MANIFEST = "_manifest.json"
 _AT_FDCWD = -100
+# Where the old result waits while a file system without an exchange takes the new one.
+_REPLACED = "replaced"
+# What file systems answer that do not know the flags of `renameat2`: NFS, 9p and some of FUSE.
+_UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 # From linux/fs.h; the C library has the call, Python's os module does not.
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
@@ -32,15 +36,21 @@ class PublishedFolder:
     Everything of the job lies in `.<name>.penstock-<job>` beside it, so on the same file system: `parts` (durable
     files, some of which the ledger names), `ledger`, and `result`, the folder that takes the target's place.
 
+    What was published is also recorded in the job's own folder, so that it is known after another job has taken the
+    target, and after the staging is gone: the record is written before the exchange and holds the inode of `result`,
+    which has left the staging folder if, and only if, the exchange was made.
+
     Args:
         target: where readers look; a link is followed.
         job_id: owner of the staging.
         purpose: what the folder is in messages: `output.path` or `rejects.path`.
+        job_folder: the job's own, for the record.
     """
 
     target: Path
     job_id: str
     purpose: Literal["output.path", "rejects.path"]
+    job_folder: Path
 
     @property
     def staging(self) -> Path:
@@ -63,6 +73,7 @@ class PublishedFolder:
             OutputError: not a folder, not writable, or there already.
         """
         with self.explained():
+            self._restore()
             self.check_target(may_exist)
             self.parts.mkdir(parents=True, exist_ok=True)
             # A folder may exist and still refuse: only writing tells.
@@ -78,6 +89,13 @@ class PublishedFolder:
             OutputError: it is a file, or a folder that `may_exist` does not let go.
         """
         if self.target.is_dir():
+            real = Path(os.path.realpath(self.target))
+            if os.path.ismount(real) or real.stat().st_dev != real.parent.stat().st_dev:
+                raise OutputError(
+                    f"{self.purpose} {self.target}: a mount point cannot be replaced whole; name a folder inside it"
+                )
+            if not os.access(real, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             if any(self.target.iterdir()) and not may_exist(self.target):
                 raise OutputError(self._exists())
         elif self.target.exists():
@@ -115,9 +133,21 @@ class PublishedFolder:
         (self.parts / name).unlink(missing_ok=True)
 
     def published(self) -> Counts | None:
-        """The counts in the target's manifest, when this job published it."""
-        manifest = read_manifest(self.target)
-        return Counts(**manifest["counts"]) if manifest and manifest["job_id"] == self.job_id else None
+        """What this job published here; None when it has not."""
+        try:
+            record = json.loads(self._record.read_bytes())
+        except FileNotFoundError:
+            return None
+        try:
+            status = (self.staging / "result").stat()
+        except FileNotFoundError:
+            return Counts(**record["counts"])
+        waiting = [status.st_dev, status.st_ino] == record["result"]
+        return None if waiting else Counts(**record["counts"])
+
+    @property
+    def _record(self) -> Path:
+        return self.job_folder / f"published-{self.purpose.partition('.')[0]}.json"
 
     def publish(self, files: dict[str, str], manifest: Manifest, listing: list[dict[str, Any]], replace: bool) -> None:
         """Put a folder of the named parts in the target's place.
@@ -131,10 +161,13 @@ class PublishedFolder:
         Raises:
             OutputError: the target is there and may not be replaced, or the file system refuses.
         """
+        if self.published() is not None:
+            return
         result = self.staging / "result"
         with self.explained(), self._publishing():
             if self.published() is not None:
                 return
+            self._record.unlink(missing_ok=True)
             shutil.rmtree(result, ignore_errors=True)
             result.mkdir()
             for name, part in files.items():
@@ -151,6 +184,9 @@ class PublishedFolder:
                 file.flush()
                 os.fsync(file.fileno())
             fsync_folder(result)
+            status = result.stat()
+            record = {"result": [status.st_dev, status.st_ino], "counts": asdict(manifest.counts)}
+            write_durably(self._record, json.dumps(record).encode())
             target = Path(os.path.realpath(self.target))
             self._take_place(result, target, replace)
             fsync_folder(target.parent)
@@ -174,6 +210,12 @@ class PublishedFolder:
                 return
             except FileExistsError:
                 pass
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise
+                # A plain rename would replace an empty folder that came into being just now: no harm in that.
+                os.rename(result, target)
+                return
         if not replace:
             # Only an empty folder gives way to a plain rename; anything else came into being meanwhile.
             try:
@@ -186,15 +228,24 @@ class PublishedFolder:
         try:
             _rename(result, target, _RENAME_EXCHANGE)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            if error.errno not in _UNSUPPORTED:
                 raise
             # This file system cannot exchange: for an instant there is no target, and readers look again.
-            os.rename(target, self.staging / f"replaced-{uuid.uuid4().hex}")
+            os.rename(target, self.staging / _REPLACED)
             os.rename(result, target)
 
+    def _restore(self) -> None:
+        """Put back what a kill between two renames took away."""
+        replaced, target = self.staging / _REPLACED, Path(os.path.realpath(self.target))
+        if replaced.exists() and not target.exists():
+            os.rename(replaced, target)
+
     def remove_staging(self) -> None:
-        """Remove the hidden folder and what is in it."""
-        shutil.rmtree(self.staging, ignore_errors=True)
+        """Remove the hidden folder and what is in it, save an old result that has no other place."""
+        with self.explained():
+            self._restore()
+            if self.staging.exists():
+                shutil.rmtree(self.staging)
 
     @contextmanager
     def explained(self) -> Iterator[None]:

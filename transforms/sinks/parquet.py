@@ -26,15 +26,17 @@ class ParquetSink:
         path: the folder.
         mode: `overwrite` replaces it whole; `error_if_exists` refuses one with anything in it.
         job_id: the job that stages.
+        job_folder: the job's own folder, which outlives the staging.
     """
 
     path: str
     mode: Literal["overwrite", "error_if_exists"]
     job_id: str
+    job_folder: Path
 
     @property
     def _folder(self) -> PublishedFolder:
-        return PublishedFolder(Path(self.path), self.job_id, "output.path")
+        return PublishedFolder(Path(self.path), self.job_id, "output.path", self.job_folder)
 
     @property
     def _ledger(self) -> FileLedger:
@@ -76,7 +78,7 @@ class ParquetSink:
         return notes
 
     def published(self) -> Counts | None:
-        """The counts in the folder's manifest, when this job published it."""
+        """What this job published; known also after another job has overwritten it."""
         return self._folder.published()
 
     def publish(self, manifest: Manifest) -> None:

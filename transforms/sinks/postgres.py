@@ -1,7 +1,8 @@
 """A PostgreSQL table as a sink: rows and their notes go in together, and come to light in one transaction.
 
-In the target's schema lie, while a job runs, `_penstock_<job>` (staged rows) and `_penstock_<job>_notes`; what stays
-for good is one table for all jobs, `penstock_ledger`: which job published what.
+In the target's schema lie, while a job runs, `_penstock_<job>` (staged rows) and `_penstock_<job>_notes`, the job's id
+with `_` for `-`: those of `batch-0123456789` are `_penstock_batch_0123456789` and `…_notes`. What stays for good is one
+table for all jobs, `penstock_ledger`: which job published what.
 """
 
 import atexit
@@ -18,12 +19,13 @@ import pyarrow as pa
 from adbc_driver_manager import dbapi
 
 from transforms.batches import ScoredSpan
-from transforms.connection import Connection, ConnectionRefused
+from transforms.connection import Connection, set_postgres
 from transforms.counts import Counts
-from transforms.errors import LedgerError, OutputError
+from transforms.errors import ConnectionRefused, LedgerError, OutputError
 from transforms.ledger import Note, note_of
 from transforms.sinks.base import Manifest
-from transforms.sinks.columns import LEDGER_TABLE, Kind, Mode, cast_columns, check_names, kind_of, plain
+from transforms.sinks.columns import LEDGER_TABLE, Kind, cast_columns, check_names, kind_of, plain
+from transforms.sinks.mode import Mode
 
 # PostgreSQL cuts longer names off, silently.
 _NAME_BYTES = 63
@@ -57,16 +59,14 @@ _TAKES: dict[str, tuple[pa.DataType, set[Kind]]] = {
     "interval": (pa.duration("us"), {"duration"}),
 }
 
-# Long statements are the job's own to bound (`timeout_minutes`); a server whose client was killed notices within a
-# second, rather than at the end of its INSERT (PostgreSQL 14, on Linux). All of it ends with the transaction.
-_SETTINGS = """
-    SELECT set_config(name, value, true)
-    FROM (VALUES ('client_min_messages', 'warning'), ('statement_timeout', '0'), ('lock_timeout', '0'),
-                 ('idle_in_transaction_session_timeout', '0'), ('client_connection_check_interval', '1s'))
-         AS wanted (name, value)
-    WHERE name <> 'client_connection_check_interval'
-       OR current_setting('server_version_num')::int >= 140000 AND version() LIKE '%linux%'
-"""
+# Long statements are the job's own to bound (`timeout_minutes`). All of it ends with the transaction.
+_SETTINGS = set_postgres(
+    for_session=False,
+    client_min_messages="warning",
+    statement_timeout="0",
+    lock_timeout="0",
+    idle_in_transaction_session_timeout="0",
+)
 
 _RELATION = """
     SELECT relation.relkind::text, row_security_active(relation.oid),
@@ -514,9 +514,10 @@ class PostgresSink:
 
     @property
     def _job(self) -> str:
-        """The job id, or, where it is too long or odd for a name, a digest of it."""
-        if _JOB_NAME.fullmatch(self.job_id):
-            return self.job_id
+        """The job id as part of a name that needs no quotes; a digest of one that is too long or odd."""
+        name = self.job_id.replace("-", "_")
+        if _JOB_NAME.fullmatch(name):
+            return name
         return hashlib.sha256(self.job_id.encode()).hexdigest()[:32]
 
 

@@ -18,13 +18,15 @@ from typing import Any
 import pyarrow as pa
 from adbc_driver_manager import dbapi
 
+from transforms.affinity import affinity
 from transforms.batches import ScoredSpan
 from transforms.connection import SQLITE_BUSY_MS, Connection
 from transforms.counts import Counts
 from transforms.errors import LedgerError, OutputError
 from transforms.ledger import FileLedger, Note, fsync_folder, note_of, parts_of, write_durably
 from transforms.sinks.base import Manifest
-from transforms.sinks.columns import LEDGER_TABLE, Kind, Mode, cast_columns, check_names, kind_of, plain
+from transforms.sinks.columns import LEDGER_TABLE, Kind, cast_columns, check_names, kind_of, plain
+from transforms.sinks.mode import Mode
 
 # Digits that SQLite's floating point keeps; a longer decimal is kept as text.
 _EXACT_DIGITS = 15
@@ -274,7 +276,7 @@ class SqliteTableSink:
                 raise self._error(
                     f"the database computes column {field.name} by itself; leave it out of output.columns"
                 )
-            if _affinity(column.declared) not in _TAKEN_BY[kind_of(plain(field.type))]:
+            if affinity(column.declared) not in _TAKEN_BY[kind_of(plain(field.type))]:
                 raise self._error(f"its column {field.name} is {column.declared} and cannot take {field.type}")
         for column in columns.values():
             if column.not_null and not column.has_default:
@@ -404,12 +406,6 @@ def _write_part(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
     except BaseException:
         path.unlink(missing_ok=True)
         raise
-
-
-def _affinity(declared: str) -> str:
-    """What SQLite makes of a declared type: https://www.sqlite.org/datatype3.html#determination_of_column_affinity"""
-    rules = {"INT": "INTEGER", "CHAR|CLOB|TEXT": "TEXT", "BLOB|^$": "BLOB", "REAL|FLOA|DOUB": "REAL"}
-    return next((affinity for rule, affinity in rules.items() if re.search(rule, declared.upper())), "NUMERIC")
 
 
 def _explained(said: str) -> str:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from transforms.connection import Connection
-from transforms.sinks.columns import Mode
+from transforms.sinks.mode import Mode
 from transforms.sinks.postgres import PostgresSink
 from transforms.sinks.sqlite import SqliteTableSink
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 from adbc_driver_manager import dbapi
 
 from transforms.connection import Connection
-from transforms.errors import Cancelled, InputError
+from transforms.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -33,16 +33,11 @@ class Result:
 
 
 class Session:
-    """One read-only transaction: all statements see the database as it was at the first.
-
-    Used by one thread, save for `cancel`.
-    """
+    """One read-only transaction: all statements see the database as it was at the first. Used by one thread."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._database: Any = None
-        self._cursor: Any = None
-        self._cancelled = False
 
     def __enter__(self) -> Self:
         self._database = self.connection.open(read_only=True)
@@ -52,14 +47,6 @@ class Session:
         # What a query that was cut short still has to say on closing is of no interest.
         with contextlib.suppress(dbapi.Error):
             self._database.close()
-
-    def cancel(self) -> None:
-        """End the statement that runs and refuse further ones. Called from any thread; not every driver can."""
-        self._cancelled = True
-        cursor = self._cursor
-        if cursor is not None:
-            with contextlib.suppress(dbapi.Error):
-                cursor.adbc_cancel()
 
     def schema(self, statement: str) -> pa.Schema:
         """The columns that `statement` would give.
@@ -97,15 +84,10 @@ class Session:
     def _opened(self, options: dict[str, str]) -> Iterator[Any]:
         try:
             with self._database.cursor(adbc_stmt_kwargs=options or None) as cursor:
-                self._cursor = cursor
-                if self._cancelled:
-                    raise Cancelled("the query was broken off")
                 yield cursor
         # The driver's stream of batches passes its errors on as Arrow's.
         except (dbapi.Error, pa.ArrowException, OSError) as error:
             raise InputError(f"input.query at {self.connection.describe()}: {self.connection.reason(error)}") from error
-        finally:
-            self._cursor = None
 
 
 def check_columns(names: Sequence[str], same: Sequence[str] | None = None) -> None:

@@ -156,6 +156,11 @@ class SnapshotSource:
         )
 
 
+def file_rows(span: int) -> int:
+    """Rows of every file but the last of a snapshot, given the rows of its spans."""
+    return span * FILE_SPANS
+
+
 class SnapshotWriter:
     """Writes a snapshot; leaving its block without `finish` removes what was written.
 
@@ -251,7 +256,7 @@ class SnapshotWriter:
         self._file.write_batch(rows)
         self.rows += count
         self._file_rows += count
-        if self._file_rows >= self._span_rows * FILE_SPANS:
+        if self._file_rows >= file_rows(self._span_rows):
             self._end_file()
 
     def _take(self, count: int) -> pa.RecordBatch:

@@ -1,13 +1,11 @@
 """A SQL query as a source: run once, in one read-only transaction, and kept as a snapshot that always reads the same.
 
-The database is read by a thread of its own, a few batches ahead of the writing: the two overlap, and a job that is told
-to stop need not wait for a query that is still sorting.
+The database is read by a thread of its own, a few batches ahead of the writing, so that the two overlap.
 """
 
 import queue
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -17,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.connection import Connection
-from transforms.errors import Cancelled, InputError
+from transforms.errors import InputError
 from transforms.sources.postgres import read_postgres
 from transforms.sources.query import bare, check_query, reads_table, tables_read
 from transforms.sources.reading import Result, Session
@@ -28,9 +26,9 @@ __all__ = ["check_query", "count_rows", "reads_table", "sample", "snapshot", "ta
 
 # Batches are of 4 MiB from SQLite and of 16 MiB from PostgreSQL, where larger ones mean less copying into spans.
 _AHEAD_BATCHES = 4
-# How soon a stop is noticed.
+# How soon the reading thread notices that nobody takes its rows any more.
 _POLL_S = 0.1
-# How long a database may take to give up a query; then its thread is left to itself.
+# How long the reading thread may take to end; then it is left to itself, and ends with the process.
 _GIVE_UP_S = 2.0
 
 
@@ -40,7 +38,6 @@ def snapshot(
     folder: Path,
     batch_size: int,
     on_progress: Callable[[int, int | None], None] = lambda rows, total: None,
-    stop: threading.Event | None = None,
 ) -> SnapshotSource:
     """Run `query` once and keep its rows in `folder`, where they read the same each time.
 
@@ -51,15 +48,13 @@ def snapshot(
         folder: made when it is missing; an earlier snapshot in it is removed. On an error nothing is left in it.
         batch_size: rows of a model call; a span is a multiple of it.
         on_progress: told the rows written so far, and the total (an estimate, with PostgreSQL).
-        stop: set from elsewhere to give up.
 
     Raises:
         ConnectionRefused: the database cannot be reached.
         InputError: the query is no single SELECT, fails, or its result does not fit on the disk.
-        Cancelled: `stop` was set.
     """
     check_query(query, connection.dialect)
-    with SnapshotWriter(folder, batch_size) as writer, _Ahead(connection, query, stop) as ahead:
+    with SnapshotWriter(folder, batch_size) as writer, _Ahead(connection, query) as ahead:
         result = ahead.result()
         _check_room(folder, result)
         on_progress(0, result.rows)
@@ -169,14 +164,13 @@ def _has_letters(digits: pa.StringArray) -> bool:
 class _Ahead(Iterator[pa.RecordBatch]):
     """The rows of a query, read by a thread that is a few batches ahead of whoever takes them."""
 
-    def __init__(self, connection: Connection, query: str, stop: threading.Event | None) -> None:
+    def __init__(self, connection: Connection, query: str) -> None:
         self._query = query
-        self._stop = stop
         self._session = Session(connection)
         self._wanted = threading.Event()
         self._closed = threading.Event()
         self._items: queue.Queue[Result | pa.RecordBatch | BaseException] = queue.Queue(_AHEAD_BATCHES)
-        # A daemon: a driver that cannot break off a query must not hold up the end of a process that was told to stop.
+        # A daemon: a query that nobody waits for any more must not hold up the end of the process.
         self._thread = threading.Thread(target=self._run, name="snapshot-read", daemon=True)
 
     def __enter__(self) -> "_Ahead":
@@ -185,11 +179,7 @@ class _Ahead(Iterator[pa.RecordBatch]):
 
     def __exit__(self, *_: object) -> None:
         self._closed.set()
-        deadline = time.monotonic() + _GIVE_UP_S
-        # More than once: a statement that is about to run is not yet there to be broken off.
-        while self._thread.is_alive() and time.monotonic() < deadline:
-            self._session.cancel()
-            self._thread.join(_POLL_S)
+        self._thread.join(_GIVE_UP_S)
 
     def result(self) -> Result:
         """What is known before the rows. Called once, before the first row is taken; only then the query runs."""
@@ -202,16 +192,10 @@ class _Ahead(Iterator[pa.RecordBatch]):
         return self._next()
 
     def _next(self) -> Result | pa.RecordBatch:
-        while True:
-            if self._stop is not None and self._stop.is_set():
-                raise Cancelled("the query was broken off; nothing of it is kept")
-            try:
-                item = self._items.get(timeout=_POLL_S)
-            except queue.Empty:
-                continue
-            if isinstance(item, BaseException):
-                raise item
-            return item
+        item = self._items.get()
+        if isinstance(item, BaseException):
+            raise item
+        return item
 
     def _run(self) -> None:
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from transforms.affinity import affinity
 from transforms.errors import InputError
 from transforms.sources.base import SPAN_ROWS
 from transforms.sources.reading import Result, Session, check_columns
@@ -111,20 +112,6 @@ def _look(session: Session, statement: str, declared: Sequence[str]) -> tuple[in
         for classes, size_bytes in zip(values[::2], values[1::2], strict=True):
             seen.append(_Seen(frozenset((classes or "").split(",")) - {"null", ""}, size_bytes or 0))
     return rows, seen
-
-
-def affinity(declared: str) -> str:
-    """What SQLite prefers to store in a column declared so: https://sqlite.org/datatype3.html, section 3.1."""
-    upper = declared.upper()
-    if "INT" in upper:
-        return "INTEGER"
-    if any(word in upper for word in ("CHAR", "CLOB", "TEXT")):
-        return "TEXT"
-    if "BLOB" in upper or not upper:
-        return "BLOB"
-    if any(word in upper for word in ("REAL", "FLOA", "DOUB")):
-        return "REAL"
-    return "NUMERIC"
 
 
 def _type(name: str, classes: frozenset[str], declared: str) -> pa.DataType:

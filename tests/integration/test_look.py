@@ -1,0 +1,179 @@
+"""`penstock plan` tells of a job what is so, and leaves no trace."""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from launcher.look import Feature, PlanReport, look
+from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
+from predictors.base import ModelSpec
+from tests.servers import Postgres
+
+# More than a query's sample, so that their number cannot be told from that.
+ROWS = 300_000
+QUERY = "SELECT id, a, b, note FROM numbers ORDER BY id"
+# The row at 1 has no `a`; the one at 3 the model refuses.
+FIRST = [0, 2, 4, 5, 6]
+DOUBLE = pa.float64()
+
+
+@dataclass
+class Sum:
+    """Scores a whole number and a fraction with their sum; refuses negative fractions."""
+
+    thread_safe: bool = field(default=True, init=False)
+    input_schema: pa.Schema = field(default=pa.schema([("a", DOUBLE), ("b", DOUBLE)]), init=False)
+    output_schema: pa.Schema = field(default=pa.schema([("total", DOUBLE)]), init=False)
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        a, b = (rows[name].to_numpy() for name in ("a", "b"))
+        if (b < 0).any():
+            raise ValueError("b is negative")
+        return pa.RecordBatch.from_arrays([pa.array(a + b)], schema=self.output_schema)
+
+
+@dataclass(frozen=True)
+class Place:
+    """A job that could be run.
+
+    Args:
+        given: the type under which `a` is read.
+        input: what the job reads, as messages name it.
+        state: all that lies in the database; nothing for files, which are looked at anyway.
+    """
+
+    spec: JobSpec
+    given: str
+    input: str
+    state: Callable[[], Any] = lambda: None
+
+
+def job_spec(source: Any, output: Any) -> JobSpec:
+    return JobSpec(
+        ModelSpec(f"{__name__}:Sum", "python"), source, output, Rejects("out/rejects", 0.5), Config(batch_size=1000)
+    )
+
+
+@pytest.fixture
+def parquet(work: Path) -> Place:
+    a = pa.array((None if n == 1 else n for n in range(ROWS)), pa.int32())
+    b = pa.array((-1.0 if n == 3 else n / 4 for n in range(ROWS)), DOUBLE)
+    (work / "in").mkdir()
+    pq.write_table(pa.table({"id": range(ROWS), "a": a, "b": b}), work / "in" / "a.parquet", row_group_size=50_000)
+    source = ParquetInput(("in",))
+    return Place(job_spec(source, ParquetOutput("out/scores", columns=("id",))), "int32", "in/a.parquet")
+
+
+SERIES = "WITH RECURSIVE series (n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM series WHERE n < {last})"
+COLUMNS = "n AS id, CASE WHEN n <> 1 THEN n END AS a, CASE WHEN n = 3 THEN -1.0 ELSE n / 4.0 END AS b"
+
+
+@pytest.fixture
+def sqlite(work: Path) -> Place:
+    database = sqlite3.connect(work / "numbers.db")
+    database.execute("CREATE TABLE numbers (id INTEGER PRIMARY KEY, a INTEGER, b REAL, note TEXT)")
+    database.execute(f"INSERT INTO numbers {SERIES.format(last=ROWS - 1)} SELECT {COLUMNS}, 'row ' || n FROM series")
+    database.execute("CREATE TABLE old (id INTEGER)")
+    database.commit()
+    database.close()
+    connection = "sqlite:///numbers.db"
+    return Place(
+        job_spec(SqlInput(connection, QUERY), TableOutput(connection, "scores", columns=("id",))), "int64", "query"
+    )
+
+
+@pytest.fixture
+def postgresql(work: Path, postgres: Postgres) -> Place:
+    uri = postgres.database()
+    postgres.execute("CREATE TABLE numbers (id bigint, a integer, b float8, note text)", uri)
+    postgres.execute(f"INSERT INTO numbers SELECT {COLUMNS}, 'row ' || n FROM generate_series(0, {ROWS - 1}) AS n", uri)
+    # Who wrote each row and where it lies says more than the rows.
+    contents = "SELECT count(*), md5(string_agg(ctid::text || xmin::text || id, ',')) FROM numbers"
+    relations = "SELECT oid::bigint, relname::text, relkind::text FROM pg_class WHERE relnamespace <> 99 ORDER BY oid"
+
+    return Place(
+        job_spec(SqlInput(uri, QUERY), TableOutput(uri, "scores", columns=("id",))),
+        "int32",
+        "query",
+        lambda: (postgres.execute(contents, uri), postgres.execute(relations, uri)),
+    )
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder; Penstock's home and the folder of temporary files would be in it, too."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "home"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return tmp_path
+
+
+@pytest.fixture(params=["parquet", "sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest) -> Place:
+    return request.getfixturevalue(request.param)  # type: ignore[no-any-return]
+
+
+def listing(folder: Path) -> dict[str, tuple[int, int, bytes]]:
+    """All that lies in `folder`: inode, time of the last change, contents."""
+    return {
+        str(path.relative_to(folder)): (
+            path.stat().st_ino,
+            path.stat().st_mtime_ns,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in folder.rglob("*")
+    }
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A report, and what lay around before and after it was made."""
+
+    report: PlanReport
+    before: Any
+    after: Any
+
+
+def look_at(place: Place, work: Path) -> Looked:
+    before = listing(work), place.state()
+    report = look(place.spec)
+    return Looked(report, before, (listing(work), place.state()))
+
+
+def test_a_plan_is_exact_and_writes_nothing(place: Place, work: Path) -> None:
+    looked = look_at(place, work)
+    report = looked.report
+
+    assert (report.rows, report.splits) == (ROWS, 1)
+    assert report.features == [Feature("a", place.given, "double"), Feature("b", "double", "double")]
+    assert report.output == [("id", "int64"), ("total", "double")]
+    assert report.predictions.to_pylist() == [{"id": n, "total": n + n / 4} for n in FIRST]
+    assert [line.removeprefix(str(work)).lstrip("/") for line in report.refused] == [
+        f"{place.input}:1 NullFeature: column a is null",
+        f"{place.input}:3 ValueError: b is negative",
+    ]
+    assert 1000 <= report.sample_rows <= ROWS
+    assert 0 < report.seconds[0] < report.seconds[1]
+    assert looked.after == looked.before
+    assert not os.path.exists("home")
+
+
+@pytest.mark.parametrize("place", ["sqlite", "postgresql"], indirect=True)
+def test_a_plan_of_a_query_without_rows_has_no_predictions(place: Place, work: Path) -> None:
+    nothing = replace(place.spec.input, query="SELECT id, a, b FROM numbers WHERE id < 0")
+    report = look(replace(place.spec, input=nothing))
+
+    assert (report.rows, report.splits, report.sample_rows) == (0, 0, 0)
+    assert report.predictions.num_rows == 0
+    assert report.predictions.column_names == ["id", "total"]
+    assert 0 < report.seconds[0] <= report.seconds[1]
