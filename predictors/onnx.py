@@ -64,7 +64,7 @@ class _Span:
     def __init__(self, predictor: "OnnxPredictor", session: ort.InferenceSession, rows: pa.RecordBatch) -> None:
         self._run = session.run
         self._rows = rows.num_rows
-        self._tensors = predictor._tensors(rows)
+        self._tensors = list(predictor._tensors(rows).items())
         self._outputs = predictor._outputs
         self._names = [output.name for output in self._outputs]
         self._schema = predictor.output_schema
@@ -74,17 +74,19 @@ class _Span:
     def score(self, start: int, stop: int) -> None:
         """Score in one call of the session, or in as many as its fixed number of rows demands."""
         step = self._fixed_rows or stop - start
-        for at in range(start, stop, step):
+        at = start
+        while at < stop:
             upto = min(at + step, stop)
-            feed = {name: tensor[at:upto] for name, tensor in self._tensors.items()}
-            if upto - at < step:
-                feed = {name: _padded(tensor, step) for name, tensor in feed.items()}
-            answers = self._run(self._names, feed)
-            for place, answer in enumerate(answers):
+            feed = {}
+            for name, tensor in self._tensors:
+                rows = tensor[at:upto]
+                feed[name] = rows if len(rows) == step else _padded(rows, step)
+            for place, answer in enumerate(self._run(self._names, feed)):
                 room = self._room[place][at:upto]
                 if answer.shape != room.shape:
                     answer = self._fitted(place, answer, step)[: upto - at]
                 room[...] = answer
+            at = upto
 
     def answers(self, ranges: Sequence[tuple[int, int]]) -> pa.RecordBatch:
         """The scored ranges, without a copy where they are all there is."""

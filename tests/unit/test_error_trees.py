@@ -1,4 +1,4 @@
-"""The trees drawn on top of the modules of errors name every error of their package, each under what it is a kind of."""
+"""The trees on top of the modules of errors name every error of a package, each under what it is a kind of."""
 
 import importlib
 import pkgutil

@@ -15,6 +15,7 @@ import pytest
 from launcher.errors import StoreUnavailable
 from launcher.state.sql import SqlJobStore
 from pipelines.spec import SqlInput
+from predictors.base import ModelSpec
 from tests.contract.job_store import SPEC, Clock, JobStoreContract, job
 
 
@@ -49,7 +50,8 @@ def test_what_the_database_refuses_is_told_without_the_spec(tmp_path: Path) -> N
     with sqlite3.connect(tmp_path / "penstock.db") as database:
         database.execute("ALTER TABLE jobs DROP COLUMN outcome")
     database.close()
-    secret = replace(SPEC, input=SqlInput("postgresql://me:hunter2@host/db", "SELECT 1"))
+    # A short model: SQLAlchemy shows the first and last 150 characters of a value.
+    secret = replace(SPEC, model=ModelSpec("m", "onnx"), input=SqlInput("postgresql://me:hunter2@host/db", "SELECT 1"))
 
     with pytest.raises(StoreUnavailable, match="has no column named outcome") as refused:
         store.add(job(spec=secret), "penstock run")
