@@ -18,7 +18,7 @@ from predictors.pool.base import Answers, Pool
 from predictors.pool.inline import InlinePool
 from predictors.recovery import RetryPolicy, text_of
 from transforms.batches import Batch, Rejected, ScoredSpan
-from transforms.errors import PipelineError
+from transforms.errors import PipelineError, ScoringFailed
 from transforms.telemetry import Telemetry
 
 # Bytes of rows that may wait for their scores, whatever their number.
@@ -46,10 +46,6 @@ class Scoring:
     nulls: Nulls
     retry_count: int
     on_trial: bool = True
-
-
-class ScoringFailed(PipelineError):
-    """The model failed in a way that ends the job."""
 
 
 def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> ScoredSpan:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +13,7 @@ from transforms.counts import Counts
 from transforms.ledger import FileLedger, Note, note_of, parts_of
 from transforms.sinks.base import Manifest
 from transforms.sinks.folder import PublishedFolder
+from transforms.sinks.mode import Mode
 
 # Rows of an output row group; readers skip and share out work by these.
 _GROUP_ROWS = 1_048_576
@@ -30,7 +31,7 @@ class ParquetSink:
     """
 
     path: str
-    mode: Literal["overwrite", "error_if_exists"]
+    mode: Mode
     job_id: str
     job_folder: Path
 
