@@ -218,10 +218,15 @@ class FileLedger:
         return [[Note(**note) for note in json.loads((folder / name).read_bytes())] for name in names]
 
 
+def in_order(notes: Iterable[Note]) -> list[Note]:
+    """`notes` in the order of the input."""
+    return sorted(notes, key=lambda note: (note.split, note.start))
+
+
 def parts_of(notes: Iterable[Note]) -> Mapping[str, list[Note]]:
     """Notes by the file that holds their scored rows, in the order of the input; notes without a file are left out."""
     by_part: dict[str, list[Note]] = {}
-    for note in sorted(notes, key=lambda note: (note.split, note.start)):
+    for note in in_order(notes):
         if note.part is not None:
             by_part.setdefault(note.part, []).append(note)
     return by_part

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.batches import Rejected, ScoredSpan
-from transforms.ledger import Note
+from transforms.ledger import in_order
 from transforms.sinks.base import Manifest
 from transforms.sinks.folder import PublishedFolder, read_manifest
 from transforms.sinks.parquet import write_parquet
@@ -84,7 +84,7 @@ class RejectFolder:
         """Show the rejects that the notes name, in place of what was there. A second call does nothing."""
         if self.is_published():
             return
-        parts = list(dict.fromkeys(note.rejects for note in _ordered(manifest.notes) if note.rejects is not None))
+        parts = list(dict.fromkeys(note.rejects for note in in_order(manifest.notes) if note.rejects is not None))
         if not parts:
             empty = self.schema.empty_table()
             parts = [self._folder.write_part(".parquet", lambda path: write_parquet(path, empty))]
@@ -113,7 +113,3 @@ class RejectFolder:
         position = pc.binary_join_element_wise(split.uri, rows.cast(pa.string()), ":")
         arrays = [*(columns[name] for name in names), position, rejected.error_type, rejected.error]
         return pa.Table.from_arrays(arrays, schema=self.schema)
-
-
-def _ordered(notes: Sequence[Note]) -> list[Note]:
-    return sorted(notes, key=lambda note: (note.split, note.start))

@@ -23,7 +23,7 @@ from transforms.batches import ScoredSpan
 from transforms.connection import SQLITE_BUSY_MS, Connection
 from transforms.counts import Counts
 from transforms.errors import LedgerError, OutputError
-from transforms.ledger import FileLedger, Note, fsync_folder, note_of, parts_of, write_durably
+from transforms.ledger import FileLedger, Note, fsync_folder, in_order, note_of, parts_of, write_durably
 from transforms.sinks.base import Manifest
 from transforms.sinks.columns import LEDGER_TABLE, Kind, cast_columns, check_names, kind_of, plain
 from transforms.sinks.mode import Mode
@@ -306,7 +306,7 @@ class SqliteTableSink:
             (note.split, note.start): (part, at) for part, own in parts_of(notes).items() for at, note in enumerate(own)
         }
         opened = None
-        for note in sorted(notes, key=lambda note: (note.split, note.start)):
+        for note in in_order(notes):
             if note.part is None:
                 continue
             part, at = place[note.split, note.start]
