@@ -8,7 +8,8 @@ LauncherError
 ├── JobExists         the id is taken                           -> another id
 ├── JobAlive          the job's process runs                    -> wait or stop it
 ├── MoveForbidden     no job may go from this state to that     -> a bug, or a wish that cannot be
-├── Conflict          the job is not in the state expected      -> look again, decide again
+├── Conflict          the job is not in the state, or the       -> look again, decide again
+│                     attempt, expected
 ├── NoRejects         the job has published no rejected rows    -> the line says why
 └── StatusUnknown     no job can be in the state asked for      -> one of those that the line lists
 """
@@ -109,15 +110,27 @@ class Conflict(LauncherError):
         job_id: which job.
         status: the state it is in.
         expected: the states it was thought to be in.
+        attempt, expected_attempt: the same for the attempt; None where it was not asked for.
     """
 
-    def __init__(self, job_id: str, status: str, expected: tuple[str, ...]) -> None:
-        super().__init__(job_id, status, expected)
+    def __init__(
+        self,
+        job_id: str,
+        status: str,
+        expected: tuple[str, ...],
+        attempt: int | None = None,
+        expected_attempt: int | None = None,
+    ) -> None:
+        super().__init__(job_id, status, expected, attempt, expected_attempt)
         self.job_id = job_id
         self.status = status
         self.expected = expected
+        self.attempt = attempt
+        self.expected_attempt = expected_attempt
 
     def __str__(self) -> str:
+        if self.status in self.expected:
+            return f"{self.job_id} is in attempt {self.attempt}, not {self.expected_attempt}"
         return f"{self.job_id} is {self.status}, not {' or '.join(self.expected)}"
 
 

@@ -1,280 +1,434 @@
-"""Jobs in a SQL database: a file of SQLite here, the same tables in PostgreSQL for many launchers.
+"""Jobs in a SQL database: a file of SQLite, or PostgreSQL for many launchers.
 
-A move is one transaction that locks the job's row, looks at its state, changes it and records the move. SQLite locks
-the whole file instead of the row (BEGIN IMMEDIATE; a plain BEGIN could not be upgraded once another had written).
+A move is one transaction that locks the job's row, looks at its state, changes it and records the move; what follows
+from it (a webhook to send, counters) is part of the same transaction.
 """
 
-import errno
 import json
-import os
-import shutil
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, fields
-from datetime import UTC, datetime
+import uuid
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, fields, replace
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
-from launcher.errors import Conflict, JobExists, JobUnknown, StoreUnavailable
-from launcher.state.job import Job, Move, Seconds, Status, moved
+from launcher.errors import Conflict, JobExists, JobUnknown
+from launcher.state import tables
+from launcher.state.database import Database
+from launcher.state.job import ACTIVE, AT_WORK, TERMINAL, Job, Live, Move, Seconds, Status, Webhook, moved
+from launcher.state.store import Filter, Position, Rate
 from pipelines.spec import JobSpec
 from transforms.counts import Counts
 
-# How long a statement waits for another writer; a move takes milliseconds, so this is for a machine that stands still.
-BUSY_S = 30
-# Counts up when the tables change; a store of another version is refused rather than misread.
-VERSION = 1
-# Any number that other programs on the same PostgreSQL are unlikely to lock.
-_CREATION_LOCK = 0x70656E73
-
-
-class _Utc(sa.types.TypeDecorator[datetime]):
-    """An aware time, kept as UTC without its zone, as SQLite and PostgreSQL both can."""
-
-    impl = sa.DateTime
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return None if value is None else value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        return None if value is None else value.replace(tzinfo=UTC)
-
-
-_metadata = sa.MetaData()
-_store = sa.Table("penstock_store", _metadata, sa.Column("version", sa.Integer, primary_key=True))
-_jobs = sa.Table(
-    "jobs",
-    _metadata,
-    sa.Column("id", sa.Text, primary_key=True),
-    sa.Column("spec", sa.Text, nullable=False),
-    sa.Column("working_dir", sa.Text, nullable=False),
-    sa.Column("created_at", _Utc, nullable=False, index=True),
-    sa.Column("status", sa.Text, nullable=False, index=True),
-    sa.Column("outcome", sa.Text),
-    sa.Column("started_at", _Utc),
-    sa.Column("finished_at", _Utc),
-    sa.Column("error", sa.Text),
-    sa.Column("total_rows", sa.BigInteger),
-    sa.Column("counts", sa.Text),
-    sa.Column("already", sa.Text, nullable=False),
-    sa.Column("seconds", sa.Text, nullable=False),
-    sa.Column("output", sa.Text),
-    sa.Column("rejects", sa.Text),
-    sa.Column("attempt", sa.Integer, nullable=False),
-    sa.Column("pid", sa.BigInteger),
-    sa.Column("pid_started", sa.Double),
-)
-_moves = sa.Table(
-    "moves",
-    _metadata,
-    sa.Column("job_id", sa.Text, primary_key=True),
-    sa.Column("n", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("source", sa.Text),
-    sa.Column("target", sa.Text, nullable=False),
-    sa.Column("at", _Utc, nullable=False),
-    sa.Column("reason", sa.Text, nullable=False),
-    sa.Column("attempt", sa.Integer, nullable=False),
-)
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
+_jobs, _moves = tables.jobs, tables.moves
+# Of the transactions that decide by more than one row, see `Database.transaction`.
+_CLAIMING = 1
+# Upper bounds, in seconds, of the histogram of how long jobs wait in the queue: a fork, a busy minute, a night's backlog.
+QUEUE_WAIT_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
 
 
 class SqlJobStore:
-    """A `JobStore` in a database.
+    """A `JobStore` in a database."""
 
-    Args:
-        url: as SQLAlchemy writes it. The tables are made when they are missing.
-        where: how messages call the store; never a URL, which may hold a password.
-        clock: the time, aware.
-
-    Raises:
-        StoreUnavailable: it cannot be opened, or was made by another version of Penstock.
-    """
-
-    def __init__(self, url: str | sa.URL, where: str, clock: Callable[[], datetime] = _now) -> None:
-        self._where = where
-        self._clock = clock
-        self._file: Path | None = None
-        # Or SQLAlchemy's messages would show what is stored: a spec, and a password in it.
-        self._engine = sa.create_engine(url, hide_parameters=True)
-        if self._engine.dialect.name == "sqlite":
-            self._file = Path(self._engine.url.database or "").absolute()
-            sa.event.listen(self._engine, "connect", _set_up_sqlite)
-            sa.event.listen(self._engine, "begin", _begin_sqlite)
-        self._create()
+    def __init__(self, database: Database) -> None:
+        self.database = database
 
     @classmethod
-    def at(cls, path: Path, clock: Callable[[], datetime] = _now) -> "SqlJobStore":
+    def at(cls, path: Path, clock: Callable[[], datetime] | None = None) -> "SqlJobStore":
         """A store in a file of SQLite that only its owner may read: a spec may hold a password.
 
         Raises:
             StoreUnavailable: the file cannot be made or opened.
         """
-        try:
-            # The journals that SQLite makes take the rights of this file.
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        except OSError as error:
-            raise StoreUnavailable(_why(str(path), error.strerror or str(error), path)) from error
-        return cls(sa.URL.create("sqlite", database=str(path)), str(path), clock)
+        return cls(Database.at(path, clock))
 
-    def add(self, job: Job, reason: str) -> None:
+    def add(self, job: Job, reason: str, webhook_secret: str | None = None) -> None:
         """Record a new job and, with `reason`, its first move."""
-        with self._transaction() as connection:
-            if connection.execute(sa.select(_jobs.c.id).where(_jobs.c.id == job.id)).first():
-                raise JobExists(job.id)
-            try:
-                connection.execute(sa.insert(_jobs).values(_row(job)))
-            except sa.exc.IntegrityError as error:
-                # Another connection of PostgreSQL was first after we had looked.
-                raise JobExists(job.id) from error
-            _record(connection, job.id, Move(None, job.status, job.created_at, reason, job.attempt))
+        with self.database.transaction() as connection:
+            self._add(connection, job, reason, webhook_secret)
 
     def get(self, job_id: str) -> Job:
         """The job as it stands."""
-        with self._reading() as connection:
-            row = connection.execute(sa.select(_jobs).where(_jobs.c.id == job_id)).first()
+        with self.database.reading() as connection:
+            row = connection.execute(sa.select(*_JOB_COLUMNS).where(_jobs.c.id == job_id)).first()
         if row is None:
             raise JobUnknown(job_id)
         return _job(row)
 
     def jobs(self) -> list[Job]:
         """All jobs, the newest first."""
-        query = sa.select(_jobs).order_by(_jobs.c.created_at.desc(), _jobs.c.id)
-        with self._reading() as connection:
+        return self._select(sa.select(*_JOB_COLUMNS).order_by(_jobs.c.created_at.desc(), _jobs.c.id))
+
+    def page(self, wanted: Filter, limit: int, after: Position | None = None) -> list[Job]:
+        """Some jobs of one tenant, the newest first."""
+        query = sa.select(*_JOB_COLUMNS).where(_jobs.c.tenant == wanted.tenant)
+        if wanted.statuses:
+            query = query.where(_jobs.c.status.in_(wanted.statuses))
+        if wanted.model_id is not None:
+            query = query.where(_jobs.c.model_id == wanted.model_id)
+        if wanted.schedule_id is not None:
+            query = query.where(_jobs.c.schedule_id == wanted.schedule_id)
+        if wanted.since is not None:
+            query = query.where(_jobs.c.created_at >= wanted.since)
+        if wanted.until is not None:
+            query = query.where(_jobs.c.created_at < wanted.until)
+        if after is not None:
+            # Spelled out: SQLite uses no index for a comparison of pairs that descends.
+            older = sa.and_(_jobs.c.created_at == after.created_at, _jobs.c.id < after.job_id)
+            query = query.where(_jobs.c.created_at <= after.created_at)
+            query = query.where(sa.or_(_jobs.c.created_at < after.created_at, older))
+        return self._select(query.order_by(_jobs.c.created_at.desc(), _jobs.c.id.desc()).limit(limit))
+
+    def at_work(self) -> list[Job]:
+        """Managed jobs that a process works on, or should."""
+        return self._select(sa.select(*_JOB_COLUMNS).where(_jobs.c.managed, _jobs.c.status.in_(AT_WORK)))
+
+    def overdue(self) -> list[Job]:
+        """Managed jobs that wait for another attempt, and whose time is over."""
+        with self.database.reading() as connection:
+            now = self.database.now(connection)
+            query = sa.select(*_JOB_COLUMNS).where(
+                _jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.deadline_at < now
+            )
             return [_job(row) for row in connection.execute(query)]
 
-    def move(self, job_id: str, expected: Status | Collection[Status], to: Status, reason: str, **changes: Any) -> Job:
+    def expirable(self, before: datetime, limit: int) -> list[Job]:
+        """Managed jobs that ended before a time and of which something is still kept, the oldest first."""
+        query = sa.select(*_JOB_COLUMNS).where(
+            _jobs.c.managed,
+            _jobs.c.finished_at < before,
+            _jobs.c.status.in_(TERMINAL),
+            _jobs.c.expired_at.is_(None),
+        )
+        return self._select(query.order_by(_jobs.c.finished_at).limit(limit))
+
+    def count_by_status(self) -> dict[tuple[str, Status], int]:
+        """How many jobs there are, by tenant and state."""
+        query = sa.select(_jobs.c.tenant, _jobs.c.status, sa.func.count()).group_by(_jobs.c.tenant, _jobs.c.status)
+        with self.database.reading() as connection:
+            return {(tenant, status): count for tenant, status, count in connection.execute(query)}
+
+    def count(self, schedule_id: str, statuses: Collection[Status] = ACTIVE) -> int:
+        """How many jobs of a schedule are in some states."""
+        query = sa.select(sa.func.count()).where(_jobs.c.schedule_id == schedule_id, _jobs.c.status.in_(statuses))
+        with self.database.reading() as connection:
+            return int(connection.execute(query).scalar_one())
+
+    def rate(self, tenant: str, model_id: str, model_version: int | None) -> Rate | None:
+        """How fast the last completed jobs of a model were."""
+        query = (
+            sa.select(_jobs.c.total_rows, _jobs.c.seconds)
+            .where(
+                _jobs.c.tenant == tenant,
+                _jobs.c.model_id == model_id,
+                _jobs.c.model_version == model_version,
+                _jobs.c.status == "completed",
+                _jobs.c.total_rows > 0,
+                # What an earlier attempt had staged was not scored in these seconds.
+                _jobs.c.attempt == 1,
+            )
+            .order_by(_jobs.c.created_at.desc())
+            .limit(5)
+        )
+        with self.database.reading() as connection:
+            ended = [(rows, Seconds(**json.loads(seconds))) for rows, seconds in connection.execute(query)]
+        if not ended:
+            return None
+        seconds = sum(each.prepare + each.run + each.complete for _, each in ended)
+        return Rate(sum(rows for rows, _ in ended), seconds)
+
+    def move(
+        self,
+        job_id: str,
+        expected: Status | Collection[Status],
+        to: Status,
+        reason: str,
+        *,
+        attempt: int | None = None,
+        **changes: Any,
+    ) -> Job:
         """Move a job that is in an expected state, and record the move: of many that try, one does it."""
-        with self._transaction() as connection:
-            job = _locked(connection, job_id, (expected,) if isinstance(expected, str) else tuple(expected))
-            after, move = moved(job, to, reason, self._clock(), **changes)
-            connection.execute(sa.update(_jobs).where(_jobs.c.id == job_id).values(_row(after)))
-            _record(connection, job_id, move)
-            return after
+        states: tuple[Status, ...] = (expected,) if isinstance(expected, str) else tuple(expected)
+        with self.database.transaction() as connection:
+            job = _locked(connection, job_id, states, attempt)
+            return self._move(connection, job, to, reason, **changes)
+
+    def claim(self, owner: str, most: int, per_tenant: int, lease_s: float) -> list[Job]:
+        """Take jobs from the queues, to be started: fairly among the tenants, the first submitted first."""
+        claimed: list[Job] = []
+        with self.database.transaction(exclusive=_CLAIMING) as connection:
+            now = self.database.now(connection)
+            turns = self._turns(connection, now)
+            while len(claimed) < most:
+                # The fewest at work first; among equals, whoever was served longest ago.
+                waiting = [tenant for tenant, turn in turns.items() if turn[0] < per_tenant]
+                if not waiting:
+                    break
+                tenant = min(waiting, key=lambda each: (*turns[each], each))
+                query = (
+                    sa.select(*_JOB_COLUMNS)
+                    .where(_jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.tenant == tenant, _is_due(now))
+                    .order_by(_jobs.c.queued_at, _jobs.c.id)
+                    .limit(1)
+                )
+                row = connection.execute(query.with_for_update()).first()
+                if row is None:
+                    del turns[tenant]
+                    continue
+                claimed.append(self._claim(connection, _job(row), owner, lease_s))
+                turns[tenant] = (turns[tenant][0] + 1, now.isoformat())
+                served = self.database.upsert(tables.tenants).values(tenant=tenant, served_at=now)
+                connection.execute(
+                    served.on_conflict_do_update(
+                        index_elements=["tenant"], set_={"served_at": served.excluded.served_at}
+                    )
+                )
+        return claimed
+
+    def beat(self, job_id: str, attempt: int, lease_s: float, **changes: Any) -> bool:
+        """Tell that an attempt lives, and how far it is. Returns whether it is to stop."""
+        with self.database.transaction() as connection:
+            lease = self.database.now(connection) + timedelta(seconds=lease_s)
+            update = (
+                sa.update(_jobs)
+                .where(_jobs.c.id == job_id, _jobs.c.attempt == attempt, _jobs.c.status.in_(AT_WORK))
+                .values(lease_until=lease, **_columns(changes))
+                .returning(_jobs.c.cancel_requested_at)
+            )
+            row = connection.execute(update).first()
+            if row is None:
+                # Says why.
+                _locked(connection, job_id, tuple(AT_WORK), attempt)
+                raise JobUnknown(job_id)
+            return row[0] is not None
+
+    def update(self, job_id: str, expected: Collection[Status], **changes: Any) -> Job:
+        """Set fields of a job that is in an expected state, without a move."""
+        with self.database.transaction() as connection:
+            job = replace(_locked(connection, job_id, tuple(expected)), **changes)
+            connection.execute(sa.update(_jobs).where(_jobs.c.id == job_id).values(**_columns(changes)))
+            return job
+
+    def request_cancel(self, job_id: str, reason: str) -> Job:
+        """Cancel a job that waits, and tell the process of one at work to stop."""
+        with self.database.transaction() as connection:
+            job = _locked(connection, job_id, tuple(ACTIVE))
+            if job.status == "submitted":
+                return self._move(connection, job, "cancelled", reason)
+            if job.cancel_requested_at is not None:
+                return job
+            now = self.database.now(connection)
+            connection.execute(sa.update(_jobs).where(_jobs.c.id == job_id).values(cancel_requested_at=now))
+            return replace(job, cancel_requested_at=now)
 
     def moves(self, job_id: str) -> list[Move]:
         """The moves of a job, the first first."""
         query = sa.select(_moves).where(_moves.c.job_id == job_id).order_by(_moves.c.n)
-        with self._reading() as connection:
+        with self.database.reading() as connection:
             return [Move(row.source, row.target, row.at, row.reason, row.attempt) for row in connection.execute(query)]
+
+    def totals(self) -> dict[tuple[str, str], float]:
+        """Counters of all launchers together, by name and label: what has ended, and what is at work."""
+        live: dict[tuple[str, str], float] = {}
+        with self.database.reading() as connection:
+            for row in connection.execute(sa.select(tables.totals)):
+                live[row.name, row.label] = row.value
+            at_work = sa.select(_jobs.c.live).where(_jobs.c.managed, _jobs.c.status.in_(AT_WORK))
+            for (text,) in connection.execute(at_work):
+                for key, value in _amounts_of(_live(text)).items():
+                    live[key] = live.get(key, 0.0) + value
+        return live
 
     def delete(self, job_id: str, expected: Collection[Status]) -> None:
         """Forget a job and its moves."""
-        with self._transaction() as connection:
+        with self.database.transaction() as connection:
             _locked(connection, job_id, tuple(expected))
             connection.execute(sa.delete(_moves).where(_moves.c.job_id == job_id))
             connection.execute(sa.delete(_jobs).where(_jobs.c.id == job_id))
 
     def close(self) -> None:
         """Let go of connections."""
-        self._engine.dispose()
+        self.database.close()
 
-    def _create(self) -> None:
-        with self._reading() as connection:
-            exists = sa.inspect(connection).has_table(_store.name)
-        if not exists:
-            with self._transaction() as connection:
-                if connection.dialect.name == "postgresql":
-                    # CREATE TABLE IF NOT EXISTS of two at once fails there for one of them.
-                    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_CREATION_LOCK)))
-                if not sa.inspect(connection).has_table(_store.name):
-                    _metadata.create_all(connection)
-                    connection.execute(sa.insert(_store).values(version=VERSION))
-        with self._reading() as connection:
-            version = connection.execute(sa.select(_store.c.version)).scalar_one()
-        if version != VERSION:
-            self.close()
-            raise StoreUnavailable(
-                f"the job store {self._where} is of version {version}, this Penstock reads version {VERSION}; "
-                "use the Penstock that made it, or set PENSTOCK_HOME to another folder"
+    def _select(self, query: "sa.Select[Any]") -> list[Job]:
+        with self.database.reading() as connection:
+            return [_job(row) for row in connection.execute(query)]
+
+    def _add(self, connection: sa.Connection, job: Job, reason: str, webhook_secret: str | None = None) -> None:
+        if connection.execute(sa.select(_jobs.c.id).where(_jobs.c.id == job.id)).first():
+            raise JobExists(job.id)
+        job = replace(job, queued_at=job.queued_at or job.created_at, times={job.status: job.created_at, **job.times})
+        try:
+            connection.execute(sa.insert(_jobs).values(**_row(job), webhook_secret=webhook_secret))
+        except sa.exc.IntegrityError as error:
+            # Another connection of PostgreSQL was first after we had looked.
+            raise JobExists(job.id) from error
+        self._record(connection, job, Move(None, job.status, job.created_at, reason, job.attempt))
+
+    def _move(self, connection: sa.Connection, job: Job, to: Status, reason: str, **changes: Any) -> Job:
+        # The counters that come with the move are the last of this attempt, whatever the next begins with.
+        before = replace(job, live=changes.pop("live", job.live))
+        after, move = moved(before, to, reason, self.database.now(connection), **changes)
+        connection.execute(sa.update(_jobs).where(_jobs.c.id == job.id).values(_row(after)))
+        self._record(connection, after, move)
+        amounts: dict[tuple[str, str], float] = {}
+        if move.source in AT_WORK and to not in AT_WORK and job.managed:
+            amounts |= _amounts_of(before.live)
+        if to in TERMINAL and job.managed:
+            amounts["jobs_ended", after.outcome or to] = 1
+        if amounts:
+            self.database.add_to_totals(connection, amounts)
+        return after
+
+    def _claim(self, connection: sa.Connection, job: Job, owner: str, lease_s: float) -> Job:
+        now = self.database.now(connection)
+        # A retry waits out its backoff first; that is not the queue's doing.
+        waited_s = max(0.0, (now - (job.not_before or job.queued_at or now)).total_seconds())
+        bucket = bisect_left(QUEUE_WAIT_BUCKETS_S, waited_s)
+        self.database.add_to_totals(connection, {("queue_wait", str(bucket)): 1, ("queue_wait_s", ""): waited_s})
+        lease = now + timedelta(seconds=lease_s)
+        return self._move(
+            connection, job, "preparing", f"attempt {job.attempt}", owner=owner, lease_until=lease, not_before=None
+        )
+
+    def _turns(self, connection: sa.Connection, now: datetime) -> dict[str, tuple[int, str]]:
+        """Tenants with jobs that wait: how many they have at work, and when they were served last."""
+        waiting = sa.select(_jobs.c.tenant).where(_jobs.c.managed, _jobs.c.status == "submitted", _is_due(now))
+        tenants = [tenant for (tenant,) in connection.execute(waiting.distinct())]
+        if not tenants:
+            return {}
+        busy = (
+            sa.select(_jobs.c.tenant, sa.func.count())
+            .where(_jobs.c.managed, _jobs.c.status.in_(AT_WORK))
+            .group_by(_jobs.c.tenant)
+        )
+        at_work: dict[str, int] = dict(connection.execute(busy).tuples().all())
+        served = {row.tenant: row.served_at for row in connection.execute(sa.select(tables.tenants))}
+        return {
+            tenant: (at_work.get(tenant, 0), served[tenant].isoformat() if tenant in served else "")
+            for tenant in tenants
+        }
+
+    def _record(self, connection: sa.Connection, job: Job, move: Move) -> None:
+        last = sa.select(sa.func.coalesce(sa.func.max(_moves.c.n), 0)).where(_moves.c.job_id == job.id)
+        values = {"source": move.source, "target": move.to, "at": move.at, "reason": move.reason}
+        n = connection.execute(last).scalar_one() + 1
+        connection.execute(sa.insert(_moves).values(job_id=job.id, n=n, attempt=move.attempt, **values))
+        if job.webhook is not None and move.to in job.webhook.events:
+            event = {
+                "job_id": job.id,
+                "status": move.to,
+                "previous_status": move.source,
+                "reason": move.reason,
+                "outcome": job.outcome,
+                "attempt": move.attempt,
+                "at": move.at.isoformat().replace("+00:00", "Z"),
+            }
+            connection.execute(
+                sa.insert(tables.deliveries).values(
+                    id=f"evt-{uuid.uuid4().hex}",
+                    job_id=job.id,
+                    tenant=job.tenant,
+                    url=job.webhook.url,
+                    event=json.dumps(event),
+                    created_at=move.at,
+                    tries=0,
+                    next_at=move.at,
+                )
             )
 
-    @contextmanager
-    def _transaction(self) -> Iterator[sa.Connection]:
-        with self._available(), self._engine.begin() as connection:
-            yield connection
 
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        with self._available(), self._engine.connect() as connection:
-            yield connection.execution_options(reading=True)
-
-    @contextmanager
-    def _available(self) -> Iterator[None]:
-        try:
-            yield
-        except sa.exc.DBAPIError as error:
-            raise StoreUnavailable(_why(self._where, str(error.orig), self._file)) from error
+def _is_due(now: datetime) -> "sa.ColumnElement[bool]":
+    return sa.or_(_jobs.c.not_before.is_(None), _jobs.c.not_before <= now)
 
 
-def _set_up_sqlite(connection: Any, _: Any) -> None:
-    # Python's own transaction control begins too late and never IMMEDIATE; `_begin_sqlite` does it.
-    connection.isolation_level = None
-    connection.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000}")
-    # Readers and the one writer do not wait for each other. Where the file system cannot do it, SQLite stays as it is.
-    connection.execute("PRAGMA journal_mode = WAL")
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    reading = connection.get_execution_options().get("reading", False)
-    connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
-
-
-def _why(where: str, reason: str, file: Path | None) -> str:
-    """One line on why the store does not answer, with what to do about it."""
-    reason = " ".join(reason.split())
-    if file is not None and (reason == os.strerror(errno.ENOSPC) or "full" in reason or _is_full(file)):
-        return f"the job store {where} cannot be written: the disk is full; free some space"
-    if "locked" in reason:
-        return f"the job store {where} is locked by another process for over {BUSY_S} s; try again"
-    remedy = "set PENSTOCK_HOME to a folder of your own" if file is not None else "see that the database runs"
-    return f"the job store {where} cannot be used: {reason}; {remedy}"
-
-
-def _is_full(file: Path) -> bool:
-    """Whether there is no room: SQLite says 'disk I/O error' when its index does not fit any more."""
-    try:
-        # The index of the write-ahead log takes 32 KB, a page 4 KB.
-        return shutil.disk_usage(file.parent).free < 64 * 1024
-    except OSError:
-        return False
-
-
-def _locked(connection: sa.Connection, job_id: str, expected: tuple[Status, ...]) -> Job:
-    row = connection.execute(sa.select(_jobs).where(_jobs.c.id == job_id).with_for_update()).first()
+def _locked(connection: sa.Connection, job_id: str, expected: tuple[Status, ...], attempt: int | None = None) -> Job:
+    row = connection.execute(sa.select(*_JOB_COLUMNS).where(_jobs.c.id == job_id).with_for_update()).first()
     if row is None:
         raise JobUnknown(job_id)
     job = _job(row)
-    if job.status not in expected:
-        raise Conflict(job_id, job.status, expected)
+    if job.status not in expected or (attempt is not None and job.attempt != attempt):
+        raise Conflict(job_id, job.status, expected, job.attempt, attempt)
     return job
 
 
-def _record(connection: sa.Connection, job_id: str, move: Move) -> None:
-    last = sa.select(sa.func.coalesce(sa.func.max(_moves.c.n), 0)).where(_moves.c.job_id == job_id)
-    values = {"source": move.source, "target": move.to, "at": move.at, "reason": move.reason, "attempt": move.attempt}
-    n = connection.execute(last).scalar_one() + 1
-    connection.execute(sa.insert(_moves).values(job_id=job_id, n=n, **values))
+def _amounts_of(live: Live) -> dict[tuple[str, str], float]:
+    """What one attempt adds to the totals."""
+    amounts: dict[tuple[str, str], float] = {
+        ("rows", "scored"): live.scored,
+        ("rows", "rejected"): live.rejected,
+        ("rows", "skipped"): live.skipped,
+        ("model_call_s", ""): live.call_s,
+    }
+    return amounts | {("model_call", str(at)): count for at, count in enumerate(live.call_buckets)}
+
+
+_JOB_COLUMNS = [column for column in _jobs.c if column.name != "webhook_secret"]
+
+
+def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a job as its row holds them."""
+    return {name: _TO_TEXT[name](value) if name in _TO_TEXT else value for name, value in values.items()}
 
 
 def _row(job: Job) -> dict[str, Any]:
-    row = {field.name: getattr(job, field.name) for field in fields(job)}
-    row["spec"] = json.dumps(job.spec.to_json())
-    row["counts"] = None if job.counts is None else json.dumps(asdict(job.counts))
-    row["already"] = json.dumps(asdict(job.already))
-    row["seconds"] = json.dumps(asdict(job.seconds))
-    return row
+    return _columns({field.name: getattr(job, field.name) for field in fields(job)})
 
 
-def _job(row: sa.Row[Any]) -> Job:
+def _dumped(value: Any) -> str | None:
+    return None if value is None else json.dumps(asdict(value))
+
+
+_TO_TEXT: dict[str, Callable[[Any], str | None]] = {
+    "spec": lambda spec: json.dumps(spec.to_json()),
+    "counts": _dumped,
+    "already": _dumped,
+    "shown": _dumped,
+    "seconds": _dumped,
+    "live": _dumped,
+    "webhook": _dumped,
+    "labels": lambda labels: json.dumps(dict(labels)),
+    "times": lambda times: json.dumps({status: at.isoformat() for status, at in times.items()}),
+}
+
+
+def _counts(text: str | None) -> Counts | None:
+    return None if text is None else Counts(**json.loads(text))
+
+
+def _live(text: str) -> Live:
+    values = json.loads(text)
+    return Live(**{**values, "call_buckets": tuple(values["call_buckets"])})
+
+
+def _webhook(text: str | None) -> Webhook | None:
+    if text is None:
+        return None
+    values = json.loads(text)
+    return Webhook(values["url"], tuple(values["events"]))
+
+
+_FROM_TEXT: dict[str, Callable[[Any], Any]] = {
+    "spec": lambda text: JobSpec.from_json(json.loads(text)),
+    "counts": _counts,
+    "already": _counts,
+    "shown": _counts,
+    "seconds": lambda text: Seconds(**json.loads(text)),
+    "live": _live,
+    "webhook": _webhook,
+    "labels": json.loads,
+    "times": lambda text: {status: datetime.fromisoformat(at) for status, at in json.loads(text).items()},
+}
+
+
+def _job(row: "sa.Row[Any]") -> Job:
     values = dict(row._mapping)
-    values["spec"] = JobSpec.from_json(json.loads(values["spec"]))
-    values["counts"] = None if values["counts"] is None else Counts(**json.loads(values["counts"]))
-    values["already"] = Counts(**json.loads(values["already"]))
-    values["seconds"] = Seconds(**json.loads(values["seconds"]))
+    for name, read in _FROM_TEXT.items():
+        values[name] = read(values[name])
     return Job(**values)
+
+
+__all__ = ["QUEUE_WAIT_BUCKETS_S", "SqlJobStore"]

@@ -1,9 +1,44 @@
 """Where jobs are kept, whatever keeps them."""
 
 from collections.abc import Collection
-from typing import Any, Protocol
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple, Protocol
 
-from launcher.state.job import Job, Move, Status
+from launcher.state.job import ACTIVE, Job, Move, Status
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which jobs of a tenant are wanted; None and empty want all.
+
+    Args:
+        tenant: whose.
+        statuses: in one of these states.
+        model_id, schedule_id: of this model, made by this schedule.
+        since, until: created at or after, and before.
+    """
+
+    tenant: str
+    statuses: tuple[Status, ...] = ()
+    model_id: str | None = None
+    schedule_id: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Position(NamedTuple):
+    """A place in the list of jobs: behind this one."""
+
+    created_at: datetime
+    job_id: str
+
+
+class Rate(NamedTuple):
+    """Rows that jobs have scored, and the seconds that they took, start and publishing included."""
+
+    rows: int
+    seconds: float
 
 
 class JobStore(Protocol):
@@ -12,8 +47,11 @@ class JobStore(Protocol):
     Every method may raise `StoreUnavailable`: nothing was changed then.
     """
 
-    def add(self, job: Job, reason: str) -> None:
+    def add(self, job: Job, reason: str, webhook_secret: str | None = None) -> None:
         """Record a new job and, with `reason`, its first move.
+
+        Args:
+            webhook_secret: what signs the job's webhooks; it never comes back with the job.
 
         Raises:
             JobExists: the id is taken.
@@ -29,10 +67,45 @@ class JobStore(Protocol):
     def jobs(self) -> list[Job]:
         """All jobs, the newest first."""
 
-    def move(self, job_id: str, expected: Status | Collection[Status], to: Status, reason: str, **changes: Any) -> Job:
+    def page(self, wanted: Filter, limit: int, after: Position | None = None) -> list[Job]:
+        """Up to `limit` jobs of one tenant, the newest first. Jobs that are added meanwhile do not shift the next page.
+
+        Args:
+            after: the last job of the page before.
+        """
+
+    def at_work(self) -> list[Job]:
+        """Managed jobs that a process works on, or should."""
+
+    def overdue(self) -> list[Job]:
+        """Managed jobs that wait for another attempt, and whose time is over."""
+
+    def expirable(self, before: datetime, limit: int) -> list[Job]:
+        """Managed jobs that ended before a time and of which something is still kept, the oldest first."""
+
+    def count_by_status(self) -> dict[tuple[str, Status], int]:
+        """How many jobs there are, by tenant and state."""
+
+    def count(self, schedule_id: str, statuses: Collection[Status] = ACTIVE) -> int:
+        """How many jobs of a schedule are in some states."""
+
+    def rate(self, tenant: str, model_id: str, model_version: int | None) -> Rate | None:
+        """How fast the last completed jobs of a model were; None when there were none."""
+
+    def move(
+        self,
+        job_id: str,
+        expected: Status | Collection[Status],
+        to: Status,
+        reason: str,
+        *,
+        attempt: int | None = None,
+        **changes: Any,
+    ) -> Job:
         """Move a job that is in an expected state, and record the move: of many that try, one does it.
 
         Args:
+            attempt: the fencing token; None does not ask. A move of an attempt that is no longer the job's is refused.
             changes: further fields of the job, set together with the move.
 
         Returns:
@@ -40,12 +113,51 @@ class JobStore(Protocol):
 
         Raises:
             JobUnknown: there is none.
-            Conflict: it is in another state.
+            Conflict: it is in another state, or in another attempt.
             MoveForbidden: the table of moves does not have it.
+        """
+
+    def claim(self, owner: str, most: int, per_tenant: int, lease_s: float) -> list[Job]:
+        """Take jobs from the queues: each is moved to `preparing`, and its process has to be started by the caller.
+
+        Tenants with fewer jobs at work come first; of one tenant, the job that waits longest. A job is claimed by one
+        caller, and a tenant never has more than `per_tenant` jobs at work, however many callers there are.
+
+        Args:
+            owner: the launcher that claims.
+            most: jobs to take at once.
+            lease_s: by when its process has to be heard of.
+        """
+
+    def beat(self, job_id: str, attempt: int, lease_s: float, **changes: Any) -> bool:
+        """Tell that an attempt lives, and how far it is (`changes`). Returns whether it has been told to stop.
+
+        Raises:
+            JobUnknown: there is none.
+            Conflict: another attempt is under way, or the job is over: stop at once, and touch nothing.
+        """
+
+    def update(self, job_id: str, expected: Collection[Status], **changes: Any) -> Job:
+        """Set fields of a job that is in an expected state, without a move.
+
+        Raises:
+            JobUnknown: there is none.
+            Conflict: it is in another state.
+        """
+
+    def request_cancel(self, job_id: str, reason: str) -> Job:
+        """Cancel a job that waits at once; tell the process of one at work to stop. Asked again, it does nothing.
+
+        Raises:
+            JobUnknown: there is none.
+            Conflict: it is over.
         """
 
     def moves(self, job_id: str) -> list[Move]:
         """The moves of a job, the first first. Empty when there is no such job."""
+
+    def totals(self) -> dict[tuple[str, str], float]:
+        """Counters of all launchers together, by name and label: what has ended, and what is at work."""
 
     def delete(self, job_id: str, expected: Collection[Status]) -> None:
         """Forget a job and its moves.

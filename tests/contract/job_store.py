@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -63,8 +64,10 @@ class JobStoreContract:
         added = job(spec=spec)
         store.add(added, "penstock run")
 
-        assert store.get(added.id) == added
-        assert open_store().get(added.id) == added
+        # Since when it waits, and when it came into its first state, follow from when it was made.
+        kept = replace(added, queued_at=T0, times={"submitted": T0})
+        assert store.get(added.id) == kept
+        assert open_store().get(added.id) == kept
 
     def test_an_id_is_given_once(self, store: JobStore) -> None:
         store.add(job("batch-1"), "first")

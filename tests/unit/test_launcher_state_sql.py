@@ -7,12 +7,12 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from launcher.errors import StoreUnavailable
+from launcher.state.database import Database
 from launcher.state.sql import SqlJobStore
 from pipelines.spec import SqlInput
 from predictors.base import ModelSpec
@@ -25,12 +25,11 @@ class TestSqlite(JobStoreContract):
         yield from _closing(lambda: SqlJobStore.at(tmp_path / "penstock.db", clock))
 
 
-@pytest.mark.skipif(find_spec("pg8000") is None, reason="pg8000 comes with Beam's gcp extra")
 class TestPostgres(JobStoreContract):
     @pytest.fixture
     def open_store(self, database: str, clock: Clock) -> Iterator[Callable[[], SqlJobStore]]:
-        url = database.replace("postgresql://", "postgresql+pg8000://")
-        yield from _closing(lambda: SqlJobStore(url, "in PostgreSQL", clock))
+        url = database.replace("postgresql://", "postgresql+psycopg://")
+        yield from _closing(lambda: SqlJobStore(Database(url, "in PostgreSQL", clock)))
 
 
 def _closing(open_one: Callable[[], SqlJobStore]) -> Iterator[Callable[[], SqlJobStore]]:
@@ -144,13 +143,13 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "penstock.db"
     SqlJobStore.at(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE penstock_store SET version = 99")
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
 
     with pytest.raises(StoreUnavailable) as caught:
         SqlJobStore.at(path)
     assert str(caught.value) == (
-        f"the job store {path} is of version 99, this Penstock reads version 1; "
+        f"the job store {path} is of version 9999, this Penstock reads up to 0001; "
         "use the Penstock that made it, or set PENSTOCK_HOME to another folder"
     )
 
