@@ -10,7 +10,7 @@ import sqlglot
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, SqlInput, TableOutput
 from transforms.connection import Connection
 from transforms.errors import OutputError
-from transforms.sinks.folder import read_manifest
+from transforms.sinks.manifest import read_manifest
 
 # What a result of ours or of another writer of Parquet consists of, besides files that begin with . or _.
 _RESULT_SUFFIXES = (".parquet", ".crc")
@@ -59,7 +59,7 @@ def _folders(spec: JobSpec) -> Iterator[tuple[str, str]]:
 def _needed(spec: JobSpec, job_folder: Path | None) -> Iterator[tuple[str, str]]:
     """Paths that must outlive the job, and what they are."""
     if isinstance(spec.input, ParquetInput):
-        from transforms.sources.parquet import find_files
+        from transforms.sources.files import find_files
 
         for file in find_files(spec.input.path):
             yield file, "the input"

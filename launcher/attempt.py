@@ -79,6 +79,7 @@ class Prepared:
         publication: the plan, the sink, the rejects, and the terms.
         bound: model and input; None when the result is published and only tidying is left.
         telemetry: where the counters go.
+        in_flight_share: of the spans that are in flight at once; less after an attempt that ran out of memory.
     """
 
     spec: JobSpec
@@ -89,6 +90,7 @@ class Prepared:
     publication: Publication
     bound: Bound | None
     telemetry: Telemetry
+    in_flight_share: float
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,7 @@ def _prepared(job: Job, folder: Path, publication: Publication, already: Counts,
         publication=publication,
         bound=bound,
         telemetry=Telemetry(str(folder / "progress"), job.attempt),
+        in_flight_share=0.5**job.memory_strikes,
     )
 
 
@@ -190,6 +193,7 @@ def run(prepared: Prepared, gate: Gate) -> Result:
         nulls=spec.model.nulls,
         retry_count=spec.config.retry_count,
         on_trial=prepared.already.scored == 0,
+        in_flight_share=prepared.in_flight_share,
     )
     pipeline = make_pipeline(spec.config.runner)
     build(pipeline, BatchRun(bound.source, bound.columns, scoring, publication, prepared.telemetry))
@@ -265,10 +269,11 @@ def make_sink(job: Job, folder: Path) -> Sink:
     """The sink that the job's output names."""
     output = job.spec.output
     if isinstance(output, ParquetOutput):
-        return ParquetSink(output.path, output.mode, job.id, folder)
+        return ParquetSink(output.path, output.mode, job.id, folder, output.appends_to)
     from transforms.sinks.table import table_sink
 
-    return table_sink(Connection(output.connection), output.table_name, output.mode, job.id, folder / "staged")
+    connection = Connection(output.connection)
+    return table_sink(connection, output.table_name, output.mode, job.id, folder / "staged", output.appends_to)
 
 
 def make_rejects(job: Job, folder: Path, source: Source) -> RejectFolder:

@@ -1,10 +1,11 @@
 """The gate before publishing: a job passes it once, and cannot be cancelled after."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from launcher.errors import Conflict, StoreUnavailable
 from launcher.home import Home
-from launcher.state.sql import SqlJobStore
+from launcher.state.store import JobStore
 from transforms.errors import Cancelled, PipelineError
 
 
@@ -12,12 +13,17 @@ from transforms.errors import Cancelled, PipelineError
 class JobGate:
     """A `transforms.publish.Gate` that is a move of the job: running → completing. Cancelling is another; one wins.
 
-    Picklable, and opened in whatever process publishes; a second opening by the same attempt does nothing.
+    Picklable, and opened in whatever process publishes; a second opening by the same attempt does nothing. An attempt
+    that is no longer the job's, as one that slept while another took its place, finds it shut.
+
+    Args:
+        open_store: opens the job store anew. Holds the store's password, if it has one: kept out of `repr`.
     """
 
     home: Home
     job_id: str
     attempt: int
+    open_store: Callable[[], JobStore] = field(repr=False)
 
     def open(self) -> None:
         """Let the result be published.
@@ -37,9 +43,9 @@ class JobGate:
                 raise PipelineError(str(error)) from error
 
     def _move(self) -> None:
-        store = SqlJobStore.at(self.home.store)
+        store = self.open_store()
         try:
-            store.move(self.job_id, "running", "completing", "all rows are staged")
+            store.move(self.job_id, "running", "completing", "all rows are staged", attempt=self.attempt)
         except Conflict as conflict:
             job = store.get(self.job_id)
             if (job.status, job.attempt) != ("completing", self.attempt):

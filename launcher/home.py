@@ -2,6 +2,7 @@
 
 PENSTOCK_HOME (~/.penstock)
 ├── penstock.db          the job store
+├── launchers/<id>       a launcher of the service; locked as long as it lives
 └── jobs/<id>/           one job; deleted with it
     ├── lock             held, by `flock`, as long as the job's process lives
     ├── log              what the process and its workers said
@@ -119,18 +120,7 @@ class JobFolder:
 
     def is_alive(self) -> bool:
         """Whether a process holds the job's lock. False when there is no such folder."""
-        try:
-            fd = os.open(self.lock_file, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return False
-        try:
-            # Shared: two who look do not see each other.
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return False
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(fd)
+        return is_locked(self.lock_file)
 
     def give_up_reserve(self) -> None:
         """Free the room that was kept, for a last word on a full disk."""
@@ -180,6 +170,33 @@ class Home:
         """The folder of one job that the store knows; it need not exist."""
         return JobFolder(self.jobs / job_id)
 
+    @property
+    def launchers(self) -> Path:
+        """The folder of the launchers' locks."""
+        return self.path / "launchers"
+
+    def sign_on(self, launcher_id: str) -> JobLock:
+        """Show that a launcher lives, until its process ends. The marks of those that died are removed.
+
+        Raises:
+            HomeUnusable: the folder cannot be written.
+        """
+        with _usable(self.launchers):
+            self.launchers.mkdir(mode=0o700, exist_ok=True)
+            for mark in self.launchers.iterdir():
+                if not mark.name.startswith(".") and not self.launcher_lives(mark.name):
+                    mark.unlink(missing_ok=True)
+            # Locked under another name first, so that nobody finds it without its lock.
+            draft = self.launchers / f".{launcher_id}"
+            fd = os.open(draft, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.rename(draft, self.launchers / launcher_id)
+        return JobLock(fd)
+
+    def launcher_lives(self, launcher_id: str) -> bool:
+        """Whether the process of a launcher that signed on runs."""
+        return is_locked(self.launchers / launcher_id)
+
     def create(self) -> None:
         """Make the folders, closed to other users. What exists is kept.
 
@@ -192,6 +209,22 @@ class Home:
         for folder in (self.path, self.jobs):
             if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
                 raise HomeUnusable(f"{folder} cannot be written; set PENSTOCK_HOME to a folder of your own")
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock on a file. False when there is no such file."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        # Shared: two who look do not see each other.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return False
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
 
 
 @contextmanager

@@ -2,28 +2,29 @@
 
     python -m launcher.jobprocess JOB_ID --lock-fd N
 
-The main thread makes the attempt. A second thread waits for signals, for the deadline and for the memory to run out;
-when one comes it moves the job first and then ends the process at once, whatever the attempt is doing: the ledger
-makes any moment safe. Only publishing is given some seconds to end by itself.
+That is how `penstock run` starts it; a launcher forks it (`run_forked`), and hands over what must not be on a command
+line. The main thread makes the attempt. A second thread (`launcher.watch`) waits for signals, for the deadline and for
+the memory to run out, a third (`launcher.pulse`) tells the store how far the attempt is. When the attempt has to end,
+the job is moved first and then the process ends at once, whatever the attempt is doing: the ledger makes any moment
+safe. Only publishing is given some seconds to end by itself.
 """
 
 import argparse
 import contextlib
 import faulthandler
+import functools
 import importlib
 import logging
 import os
-import select
-import signal
-import socket
 import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
-from typing import Any, NoReturn, Protocol, TypeVar
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
 
 import psutil
 
@@ -32,61 +33,72 @@ import predictors
 import transforms
 from launcher import ATTEMPT
 from launcher.errors import Conflict, LauncherError, StoreUnavailable
+from launcher.failures import is_passing, outcome_of, wait_s
 from launcher.gate import JobGate
+from launcher.handover import Handover
 from launcher.home import Home, JobLock
-from launcher.memory import GB, bound_memory, host_memory, resident_bytes
-from launcher.progress import Live, SnapshotProgress, counts_of, kept_rows, read_live
-from launcher.state.job import ACTIVE, Job, Move, Seconds, Status, has_begun_to_publish, stopped_as
+from launcher.logs import TEXT_FORMAT, JsonFormatter, Masking, MaskingFormatter, masked, masked_lines
+from launcher.progress import SnapshotProgress, counts_of, kept_rows
+from launcher.pulse import Pulse
+from launcher.state.job import (
+    ACTIVE,
+    Job,
+    Live,
+    Move,
+    Outcome,
+    Seconds,
+    Status,
+    has_begun_to_publish,
+    stopped_as,
+)
 from launcher.state.sql import SqlJobStore
-from launcher.state.store import JobStore
-from pipelines.spec import SqlInput, TableOutput
+from launcher.watch import End, Watch
+from pipelines.spec import JobSpec, SqlInput, TableOutput
 from predictors.errors import PredictorError
-from transforms.errors import PipelineError
-from transforms.telemetry import Telemetry
+from transforms.errors import Cancelled, InputError, PipelineError
 
 # How long a publish that has begun may go on after a cancel; the job has to be gone within 5 s.
 PUBLISH_PATIENCE_S = 4.0
-# How often time and memory are looked at. Looking costs some milliseconds.
-_LOOK_EVERY_S = 0.5
 _STOPPABLE: tuple[Status, ...] = ("submitted", "preparing", "running")
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-
-_LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 _T = TypeVar("_T")
 
 _log = logging.getLogger("launcher")
 
 
-class _Masking(Protocol):
-    """What this module needs of a `transforms.connection.Connection`, which takes 2 s to import."""
-
-    def mask(self, message: str) -> str: ...
-
-
 class JobProcess:
     """One attempt of one job.
 
     Args:
-        home: where the job is kept.
-        job_id: which.
+        handover: which, and all that it needs.
         lock: held until the process ends.
-        attempt_module: what makes the attempt; see `launcher.attempt`.
     """
 
-    def __init__(self, home: Home, job_id: str, lock: JobLock, attempt_module: str = ATTEMPT) -> None:
-        self._folder = home.job(job_id)
-        self._home = home
+    def __init__(self, handover: Handover, lock: JobLock) -> None:
+        self._handover = handover
+        self._home = Home(Path(handover.home))
+        self._folder = self._home.job(handover.job_id)
         self._lock = lock
-        self._attempt_module = attempt_module
-        self._store: JobStore = SqlJobStore.at(home.store)
-        self._job = self._store.get(job_id)
-        self._may_be_visible = has_begun_to_publish(self._store.moves(job_id))
+        self._open_store = functools.partial(SqlJobStore.named, handover.store_url, self._home.store)
+        self._store = self._open_store()
+        self._job = self._store.get(handover.job_id)
+        self._moving = threading.Lock()
+        self._may_be_visible = has_begun_to_publish(self._store.moves(handover.job_id))
+        self._watch = Watch(self._job.spec.config, lambda: self._job)
+        self._pulse = Pulse(
+            self._open_store(),
+            self._folder.progress,
+            self._folder.preparing,
+            self._current,
+            handover.lease_s,
+            on_cancel=lambda: self._watch.end(End("cancelled", "cancelled on request")),
+            on_fenced=self._leave,
+        )
 
     def run(self) -> NoReturn:
         """Make the attempt and end the process. Call from the main thread."""
-        signals = _listen_to_signals()
-        threading.Thread(target=self._watch, args=(signals,), name="watch", daemon=True).start()
+        self._watch.listen()
+        threading.Thread(target=self._end_when_told, name="watch", daemon=True).start()
         try:
             self._attempt()
         except BaseException as error:
@@ -96,13 +108,31 @@ class JobProcess:
 
     def _attempt(self) -> None:
         own = psutil.Process()
-        job = self._move(
-            ["submitted"], "preparing", f"attempt {self._job.attempt}", pid=own.pid, pid_started=own.create_time()
-        )
-        attempt = importlib.import_module(self._attempt_module)
+        identity: dict[str, Any] = {"pid": own.pid, "pid_started": own.create_time()}
+        if self._job.managed:
+            # Claimed by a launcher, which may have slept since: a stale attempt must not begin.
+            if self._job.status != "preparing" or self._job.attempt != self._handover.attempt:
+                _log.warning("attempt %d of %s is no longer wanted", self._handover.attempt, self._job.id)
+                return
+            self._store.beat(self._job.id, self._handover.attempt, self._handover.lease_s, **identity)
+            self._job = replace(self._job, **identity)
+        else:
+            self._move(["submitted"], "preparing", f"attempt {self._job.attempt}", **identity)
+        self._pulse.start()
+        attempt = importlib.import_module(self._handover.attempt_module)
         self._mask_log()
-        prepared = attempt.prepare(job, self._folder.path, SnapshotProgress(self._folder.preparing, job.attempt))
-        job = self._move(
+        # The store's own record keeps the names of connections; only in here they are what they stand for.
+        job = replace(self._job, spec=self._spec)
+        self._check_confined()
+        tell = SnapshotProgress(self._folder.preparing, job.attempt)
+
+        def on_snapshot(rows: int, total: int | None) -> None:
+            self._check_rows(rows)
+            tell(rows, total)
+
+        prepared = attempt.prepare(job, self._folder.path, on_snapshot)
+        self._check_rows(prepared.total_rows)
+        self._move(
             ["preparing"],
             "running",
             f"{prepared.total_rows:,} rows, {prepared.already.total:,} of them staged before",
@@ -111,12 +141,18 @@ class JobProcess:
             rejects=prepared.rejects,
             already=prepared.already,
         )
-        result = attempt.run(prepared, JobGate(self._home, job.id, job.attempt))
+        result = attempt.run(prepared, JobGate(self._home, job.id, job.attempt, self._open_store))
         if self._store.get(job.id).status == "running":
             self._move(["running"], "completing", "the result was published by an earlier attempt")
-        seconds = replace(self._seconds(self._live()), **result.seconds)
+        live = self._pulse.live()
         self._move(
-            ["completing"], "completed", "published", outcome=result.outcome, counts=result.counts, seconds=seconds
+            ["completing"],
+            "completed",
+            "published",
+            outcome=result.outcome,
+            counts=result.counts,
+            live=live,
+            seconds=replace(self._seconds(live), **result.seconds),
         )
         attempt.drop_snapshot(self._folder.path)
 
@@ -133,72 +169,90 @@ class JobProcess:
         text = " ".join(str(error).split()) if expected else self._mask(f"{kind}: {error}" if str(error) else kind)
         if not expected:
             _log.error("%s", self._masked_traceback(error))
+        passing = is_passing(error) and not isinstance(error, Cancelled)
         try:
-            self._move(ACTIVE, "failed", text, error=text, **self._so_far())
+            if passing and self._try_again(text):
+                return
+            self._move(ACTIVE, "failed", text, error=text, outcome=outcome_of(error), **self._so_far())
         except Conflict:
             # Stopped from the other thread, which ends the process; `error` is only what came of it.
             pass
         except LauncherError as unrecorded:
             _log.error("%s failed: %s; and that could not be recorded: %s", self._job.id, text, unrecorded)
 
+    def _try_again(self, why: str, at_once: bool = False, **changes: Any) -> bool:
+        """Have the launcher make another attempt, if there is one to make it and the job bears one more."""
+        job, tries = self._job, self._job.spec.config.retry_count
+        if not job.managed or (not at_once and job.retries >= tries):
+            return False
+        now = datetime.now(UTC)
+        waiting_s = 0.0 if at_once else wait_s(job.retries, self._handover.first_wait_s)
+        if job.deadline_at is not None and now + timedelta(seconds=waiting_s) >= job.deadline_at:
+            return False
+        count = "" if at_once else f"; retry {job.retries + 1} of {tries}"
+        self._move(
+            ["preparing", "running", "completing"],
+            "submitted",
+            f"{why}{count} in {waiting_s:.1f} s",
+            not_before=now + timedelta(seconds=waiting_s),
+            live=self._pulse.live(),
+            **changes,
+        )
+        return True
+
     # --- the second thread --------------------------------------------------------------------------------------
 
-    def _watch(self, signals: socket.socket) -> None:
+    def _end_when_told(self) -> None:
         try:
-            to, why = self._await_end(signals)
+            end = self._watch.await_end()
         except Exception as error:
             # A job that nobody watches any more could not be stopped.
             _log.error("the watch over %s broke\n%s", self._job.id, self._masked_traceback(error))
-            to, why = "failed", f"{type(error).__name__}: {error}"
-        self._stop(to, why)
+            end = End("failed", f"{type(error).__name__}: {error}", "error")
+        self._stop(end)
 
-    def _await_end(self, signals: socket.socket) -> tuple[Status, str]:
-        """Wait until the job has to be stopped. Returns the state it goes to, and why."""
-        config = self._job.spec.config
-        deadline = time.monotonic() + config.timeout_minutes * 60
-        bound = bound_memory(config.max_memory_gb, host_memory())
-        own = psutil.Process()
-        while True:
-            ready, _, _ = select.select([signals], [], [], max(0.0, min(_LOOK_EVERY_S, deadline - time.monotonic())))
-            if ready:
-                number = signals.recv(1)[0]
-                if number in _STOP_SIGNALS:
-                    return "cancelled", f"cancelled by {signal.Signals(number).name}"
-            if time.monotonic() >= deadline:
-                return "failed", f"timed out after config.timeout_minutes {config.timeout_minutes:g}"
-            used = resident_bytes(own)
-            if used > bound.bytes:
-                return "failed", (
-                    f"out of memory: {used / GB:.2f} GB are in use, and {bound.reason}; "
-                    "lower config.parallelism or config.batch_size, or raise config.max_memory_gb"
-                )
-
-    def _stop(self, to: Status, why: str) -> NoReturn:
+    def _stop(self, end: End) -> NoReturn:
         """Move the job, unless it ends by itself, and end the process."""
         patience_ends = time.monotonic() + PUBLISH_PATIENCE_S
         try:
-            while not self._stopped(to, why, insist=time.monotonic() > patience_ends):
+            while not self._stopped(end, insist=time.monotonic() > patience_ends):
                 time.sleep(0.02)
         except Exception as error:
             trace = self._masked_traceback(error)
-            _log.error("%s: %s; and that could not be recorded\n%s", self._job.id, why, trace)
+            _log.error("%s: %s; and that could not be recorded\n%s", self._job.id, end.why, trace)
         finally:
             self._leave()
 
-    def _stopped(self, to: Status, why: str, insist: bool) -> bool:
+    def _stopped(self, end: End, insist: bool) -> bool:
         """Try to move the job. False while it publishes and is not to be disturbed."""
-        to, text = stopped_as(self._job, to, why, self._may_be_visible or insist, kept_rows(self._job, self._live()))
+        job = self._job
+        visible = self._may_be_visible or insist
+        to, text = stopped_as(job, end.to, end.why, visible, kept_rows(job, self._pulse.live()))
         expected = ACTIVE if insist else _STOPPABLE
+        outcome: Outcome | None = (end.outcome or "error") if to == "failed" else None
         try:
-            self._move(expected, to, text, error=text if to == "failed" else None, **self._so_far())
+            # One that ran out of memory is tried once more, with half as much in flight.
+            again = end.outcome == "out_of_memory" and not job.memory_strikes and not visible
+            strikes = job.memory_strikes + 1
+            if again and self._try_again(f"{end.why}; once more", at_once=True, memory_strikes=strikes):
+                return True
+            self._move(expected, to, text, error=text if to == "failed" else None, outcome=outcome, **self._so_far())
         except Conflict as conflict:
             return conflict.status != "completing"
         return True
 
     # --- both ---------------------------------------------------------------------------------------------------
 
+    def _current(self) -> Job:
+        with self._moving:
+            return self._job
+
     def _move(self, expected: Collection[Status], to: Status, reason: str, **changes: Any) -> Job:
-        self._job = self._with_reserve(lambda: self._store.move(self._job.id, expected, to, reason, **changes))
+        attempt = self._job.attempt
+        with self._moving:
+            self._job = self._with_reserve(
+                lambda: self._store.move(self._job.id, expected, to, reason, attempt=attempt, **changes)
+            )
         _log.info("%s is %s: %s", self._job.id, to, reason)
         return self._job
 
@@ -210,19 +264,36 @@ class JobProcess:
             self._folder.give_up_reserve()
             return ask()
 
-    def _live(self) -> Live:
-        # What this process has not written yet; workers elsewhere write once a second.
-        Telemetry(str(self._folder.progress), self._job.attempt).counters().flush()
-        return read_live(self._folder.progress, self._job.attempt)
-
     def _so_far(self) -> dict[str, Any]:
-        live = self._live()
-        counts = counts_of(self._job, live) if self._job.has_run else None
-        return {"counts": counts, "seconds": self._seconds(live)}
+        live = self._pulse.live()
+        counts = counts_of(self._job, live) if self._job.has_run or self._job.shown.total else None
+        return {"counts": counts, "live": live, "seconds": self._seconds(live)}
 
     def _seconds(self, live: Live) -> Seconds:
         moves = self._with_reserve(lambda: self._store.moves(self._job.id))
         return seconds_of([move for move in moves if move.attempt == self._job.attempt], datetime.now(UTC), live)
+
+    @property
+    def _spec(self) -> JobSpec:
+        return with_uris(self._job.spec, self._handover.connections)
+
+    def _check_rows(self, rows: int) -> None:
+        most = self._handover.max_input_rows
+        if most is not None and rows > most:
+            raise InputError(
+                f"the input has {rows:,} rows or more, and at most {most:,} are taken (BATCH_MAX_INPUT_ROWS); "
+                "score it in pieces"
+            )
+
+    def _check_confined(self) -> None:
+        """Look once more that no path leads out of the tenant's folders: a link may have come meanwhile."""
+        allowed = self._handover.allowed_paths
+        if allowed is None:
+            return
+        from launcher.confine import Confinement  # only a service confines
+        from launcher.confined_spec import check_spec
+
+        check_spec(self._spec, Confinement(tuple(Path(folder) for folder in allowed)), self._folder.path)
 
     def _mask_log(self) -> None:
         """Have no secret in the log, whoever writes there: Beam tells every cause of an error, the driver's included.
@@ -230,10 +301,11 @@ class JobProcess:
         Not before the attempt is imported: a formatter that imports what it needs would do so holding the log's lock.
         """
         for handler in logging.getLogger().handlers:
-            handler.setFormatter(_MaskingFormatter(self._connections()))
+            if handler.formatter is not None and not isinstance(handler.formatter, MaskingFormatter):
+                handler.setFormatter(MaskingFormatter(handler.formatter, self._connections()))
 
-    def _connections(self) -> list[_Masking]:
-        spec = self._job.spec
+    def _connections(self) -> list[Masking]:
+        spec = self._spec
         uris = {part.connection for part in (spec.input, spec.output) if isinstance(part, SqlInput | TableOutput)}
         if not uris:
             return []
@@ -261,33 +333,14 @@ class JobProcess:
         os._exit(0 if self._job.status == "completed" else 1)
 
 
-class _MaskingFormatter(logging.Formatter):
-    """Lines of the log, tracebacks too, without the secrets of some connections."""
-
-    def __init__(self, connections: Sequence[_Masking]) -> None:
-        super().__init__(_LOG_FORMAT)
-        self._connections = connections
-
-    def format(self, record: logging.LogRecord) -> str:
-        return masked_lines(super().format(record), self._connections)
-
-
-def masked(text: str, connections: Sequence[_Masking]) -> str:
-    """`text` on one line, without the secrets of `connections`."""
-    text = " ".join(text.split())
-    for connection in connections:
-        text = connection.mask(text)
-    return text
-
-
-def masked_lines(text: str, connections: Sequence[_Masking]) -> str:
-    """`text` without the secrets of `connections`; lines that hold none stay as they are."""
-
-    def line(written: str) -> str:
-        shown = masked(written, connections)
-        return written if shown == " ".join(written.split()) else shown
-
-    return "\n".join(map(line, text.splitlines()))
+def with_uris(spec: JobSpec, uris: Mapping[str, str]) -> JobSpec:
+    """`spec` with each connection's URI in the place of its name."""
+    given, wanted = spec.input, spec.output
+    if isinstance(given, SqlInput):
+        spec = replace(spec, input=replace(given, connection=uris.get(given.connection, given.connection)))
+    if isinstance(wanted, TableOutput):
+        spec = replace(spec, output=replace(wanted, connection=uris.get(wanted.connection, wanted.connection)))
+    return spec
 
 
 def seconds_of(moves: Sequence[Move], now: datetime, live: Live) -> Seconds:
@@ -306,17 +359,25 @@ def seconds_of(moves: Sequence[Move], now: datetime, live: Live) -> Seconds:
     return Seconds(prepare, run, complete, live.read_s, live.score_s, live.write_s)
 
 
-def _listen_to_signals() -> socket.socket:
-    """Have SIGTERM and SIGINT arrive as bytes: seen at once, even while the main thread is deep in a library."""
-    heard, heard_from = socket.socketpair()
-    for end in (heard, heard_from):
-        end.setblocking(False)
-    signal.set_wakeup_fd(heard_from.detach(), warn_on_full_buffer=False)
-    for number in _STOP_SIGNALS:
-        signal.signal(number, lambda *_: None)
-        # Calls of libraries go on; nothing is asked of the main thread.
-        signal.siginterrupt(number, False)
-    return heard
+def run_forked(arguments: dict[str, Any], fds: Sequence[int]) -> NoReturn:
+    """Be the process of a managed job, in a child of the fork server.
+
+    Args:
+        arguments: a `Handover` as JSON, and `tenant` for the log.
+        fds: the job's lock.
+    """
+    tenant = arguments.pop("tenant")
+    handover = Handover.from_json(arguments)
+    fields = {"job_id": handover.job_id, "tenant": tenant, "attempt": handover.attempt}
+    _log_with(JsonFormatter(fields))
+    JobProcess(handover, JobLock.adopt(fds[0])).run()
+
+
+def _log_with(formatter: logging.Formatter) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    _log.setLevel(logging.INFO)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -327,12 +388,13 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     parser.add_argument("--attempt", default=ATTEMPT)
     asked = parser.parse_args(arguments)
     faulthandler.enable()
-    logging.basicConfig(level=logging.WARNING, format=_LOG_FORMAT)
-    _log.setLevel(logging.INFO)
+    _log_with(logging.Formatter(TEXT_FORMAT))
     # The user's own modules, behind ours: our packages are found first, whatever lies in the working folder.
     _ = (pipelines, predictors, transforms)
     sys.path.append(os.getcwd())
-    JobProcess(Home.from_environment(), asked.job_id, JobLock.adopt(asked.lock_fd), asked.attempt).run()
+    home = Home.from_environment()
+    handover = Handover(str(home.path), asked.job_id, attempt=1, attempt_module=asked.attempt)
+    JobProcess(handover, JobLock.adopt(asked.lock_fd)).run()
 
 
 if __name__ == "__main__":

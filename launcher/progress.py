@@ -1,42 +1,21 @@
 """How far a living job is: counters that its workers leave in files, added up. They may lag by a second."""
 
 import json
+import math
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from launcher.state.job import Job
+from launcher.state.job import Job, Live, shown_counts
 from transforms.counts import Counts
+from transforms.telemetry import CALL_BUCKETS_S
+
+__all__ = ["Live", "Snapshot", "SnapshotProgress", "counts_of", "kept_rows", "read_live", "read_snapshot"]
 
 # A snapshot calls back for each batch; people look less often than that.
 _EVERY_S = 0.5
-
-
-@dataclass(frozen=True)
-class Live:
-    """Counters of one attempt, over all its workers.
-
-    Args:
-        rows_read, scored, rejected, skipped: rows.
-        staged: rows that are durable: they will not be read again.
-        read_s, score_s, write_s: seconds of all threads together.
-    """
-
-    rows_read: int = 0
-    scored: int = 0
-    rejected: int = 0
-    skipped: int = 0
-    staged: int = 0
-    read_s: float = 0.0
-    score_s: float = 0.0
-    write_s: float = 0.0
-
-    @property
-    def counts(self) -> Counts:
-        """Rows that have been through the model."""
-        return Counts(self.scored, self.rejected, self.skipped)
 
 
 @dataclass(frozen=True)
@@ -48,16 +27,48 @@ class Snapshot:
 
 
 def read_live(folder: Path, attempt: int) -> Live:
-    """Add up what the workers of one attempt say. Files that are no counters are passed over."""
+    """Add up what the workers of one attempt say. What is no counter is passed over, a file or a single value."""
     told = [values for path in folder.glob("*.json") if (values := _read(path)).get("attempt") == attempt]
+    calls = [counted for values in told if (counted := _calls(values.get("calls"))) is not None]
+    buckets = [sum(counts) for counts in zip(*(each.buckets for each in calls), strict=True)]
 
     def total(name: str) -> float:
-        return sum(values.get(name, 0) for values in told)
+        return sum(_amount(values.get(name)) for values in told)
 
-    rows_read, scored, rejected, skipped, staged = (
-        int(total(name)) for name in ("rows_read", "scored", "rejected", "skipped", "staged")
+    return Live(
+        rows_read=int(total("rows_read")),
+        scored=int(total("scored")),
+        rejected=int(total("rejected")),
+        skipped=int(total("skipped")),
+        staged=int(total("staged")),
+        read_s=total("read_s"),
+        score_s=total("score_s"),
+        write_s=total("write_s"),
+        calls=sum(buckets),
+        call_s=sum(each.sum_s for each in calls),
+        call_buckets=tuple(buckets),
     )
-    return Live(rows_read, scored, rejected, skipped, staged, total("read_s"), total("score_s"), total("write_s"))
+
+
+def _amount(value: Any) -> float:
+    """A counter; 0 for what cannot be one."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and math.isfinite(value) and value > 0 else 0
+
+
+class _Calls(NamedTuple):
+    """The model calls of one worker: how many in each bucket, and how long altogether."""
+
+    buckets: list[int]
+    sum_s: float
+
+
+def _calls(value: Any) -> _Calls | None:
+    """A worker's histogram; None where its buckets are not ours."""
+    buckets = value.get("buckets") if isinstance(value, dict) else None
+    if not isinstance(buckets, list) or len(buckets) != len(CALL_BUCKETS_S) + 1:
+        return None
+    return _Calls([int(_amount(count)) for count in buckets], _amount(value.get("sum_s")))
 
 
 def read_snapshot(path: Path, attempt: int) -> Snapshot | None:
@@ -67,14 +78,8 @@ def read_snapshot(path: Path, attempt: int) -> Snapshot | None:
 
 
 def counts_of(job: Job, live: Live) -> Counts:
-    """Rows accounted for, earlier attempts included; never more than the job has."""
-    if job.counts is not None:
-        return job.counts
-    counts = job.already + live.counts
-    # A span that is scored twice, as after a failed bundle, is counted twice by its workers.
-    if job.total_rows is not None and counts.total > job.total_rows:
-        return Counts(max(0, job.total_rows - counts.rejected - counts.skipped), counts.rejected, counts.skipped)
-    return counts
+    """Rows accounted for, as they are shown: earlier attempts included, never fewer than before, never too many."""
+    return shown_counts(replace(job, live=live))
 
 
 def kept_rows(job: Job, live: Live) -> int:

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,26 @@ from launcher.state.job import Job
 # More rows than this do not change which reasons are the most frequent; reading them would keep people waiting.
 _COUNTED_ROWS = 1_000_000
 _OURS = ("position", "error_type", "error")
+
+
+@dataclass(frozen=True)
+class PublishedRejects:
+    """Where a job's rejects lie, and the columns of its input among theirs."""
+
+    files: list[Path]
+    input_columns: list[str]
+
+
+def rejects_of(job: Job) -> PublishedRejects:
+    """The rejects that a job has published.
+
+    Raises:
+        NoRejects: the job has published none, or another job's lie there now.
+    """
+    files = _files(job)
+    schema = pq.read_schema(files[0])
+    ours = set(_names(schema).values())
+    return PublishedRejects(files, [name for name in schema.names if name not in ours])
 
 
 def first_rejects(job: Job, limit: int) -> pa.Table:

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import pyarrow as pa
 
 from launcher.progress import Live, Snapshot, counts_of, kept_rows
-from launcher.state.job import Job
+from launcher.state.job import TERMINAL, Job, Seconds, Status
 from transforms.counts import Counts, bearable_ratio
 
 # Cells of a table are cut to this, so that a row of many columns stays readable.
@@ -49,6 +49,32 @@ class PlanReport(Protocol):
     def sample_rows(self) -> int: ...
     @property
     def seconds(self) -> tuple[float, float]: ...
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How far a job is, whoever told it.
+
+    Args:
+        job_id: which job.
+        status: where it stands.
+        total_rows: rows of its input; None until they are known.
+        counts: rows accounted for.
+        rows_per_s: of this attempt; None before it has any.
+        snapshot: how far the copy of the query's rows is, while preparing.
+    """
+
+    job_id: str
+    status: Status
+    total_rows: int | None
+    counts: Counts
+    rows_per_s: float | None = None
+    snapshot: Snapshot | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.status in TERMINAL
 
 
 class Reason(NamedTuple):
@@ -91,11 +117,15 @@ def job_json(job: Job, live: Live) -> dict[str, Any]:
 
 def percentage(job: Job, counts: Counts) -> int | None:
     """Rows accounted for out of 100, rounded down; None while the number of rows is not known."""
-    if job.total_rows is None:
+    return _percentage(job.status, job.total_rows, counts)
+
+
+def _percentage(status: Status, total_rows: int | None, counts: Counts) -> int | None:
+    if total_rows is None:
         return None
-    if job.total_rows == 0:
-        return 100 if job.status == "completed" else 0
-    return 100 * counts.total // job.total_rows
+    if total_rows == 0:
+        return 100 if status == "completed" else 0
+    return 100 * counts.total // total_rows
 
 
 def timestamp(at: datetime | None) -> str | None:
@@ -110,18 +140,28 @@ def progress_line(job: Job, live: Live, snapshot: Snapshot | None, rows_per_s: f
         snapshot: how far the copy of the query's rows is, while preparing.
         rows_per_s: of this attempt; None before it has any.
     """
-    if job.status == "preparing" and snapshot is not None:
-        total = f" of about {snapshot.total:,}" if snapshot.total is not None else ""
-        return f"preparing: {snapshot.rows:,}{total} rows copied"
+    return standing_line(standing(job, live, snapshot, rows_per_s))
+
+
+def standing(job: Job, live: Live, snapshot: Snapshot | None, rows_per_s: float | None) -> Standing:
+    """How far a job of this machine is; arguments as `progress_line`."""
+    return Standing(job.id, job.status, job.total_rows, counts_of(job, live), rows_per_s, snapshot)
+
+
+def standing_line(job: Standing) -> str:
+    """How far a living job is, for people."""
+    if job.status == "preparing" and job.snapshot is not None:
+        total = f" of about {job.snapshot.total:,}" if job.snapshot.total is not None else ""
+        return f"preparing: {job.snapshot.rows:,}{total} rows copied"
     if job.status == "completing":
         return "completing: publishing the result"
     if job.status != "running":
         return job.status
-    counts = counts_of(job, live)
-    parts = [f"{counts.total:,} of {job.total_rows or 0:,} rows ({percentage(job, counts)}%)"]
-    if rows_per_s:
-        parts += [f"{rows_per_s:,.0f} rows/s", f"{clock((job.total_rows or 0) - counts.total, rows_per_s)} left"]
-    return "running: " + ", ".join([*parts, f"{counts.rejected:,} rejected"])
+    done, total_rows = job.counts.total, job.total_rows or 0
+    parts = [f"{done:,} of {total_rows:,} rows ({_percentage(job.status, job.total_rows, job.counts)}%)"]
+    if job.rows_per_s:
+        parts += [f"{job.rows_per_s:,.0f} rows/s", f"{clock(total_rows - done, job.rows_per_s)} left"]
+    return "running: " + ", ".join([*parts, f"{job.counts.rejected:,} rejected"])
 
 
 def clock(rows: int, rows_per_s: float) -> str:
@@ -133,11 +173,16 @@ def clock(rows: int, rows_per_s: float) -> str:
 
 def title(job: Job) -> str:
     """How a job stands, in a few words."""
-    spent = sum((job.seconds.prepare, job.seconds.run, job.seconds.complete))
-    if job.status == "completed":
-        rejects = " with rejects" if job.outcome == "with_rejects" else ""
-        return f"{job.id} completed{rejects} in {_seconds(spent)}"
-    return f"{job.id} {job.status} after {_seconds(spent)}" if job.is_over else f"{job.id} {job.status}"
+    return heading(job.id, job.status, job.outcome, job.seconds)
+
+
+def heading(job_id: str, status: Status, outcome: str | None, seconds: Seconds) -> str:
+    """How a job stands, in a few words."""
+    spent = sum((seconds.prepare, seconds.run, seconds.complete))
+    if status == "completed":
+        rejects = " with rejects" if outcome == "with_rejects" else ""
+        return f"{job_id} completed{rejects} in {_seconds(spent)}"
+    return f"{job_id} {status} after {_seconds(spent)}" if status in TERMINAL else f"{job_id} {status}"
 
 
 def summary(job: Job, live: Live, reasons: Sequence[Reason], log: Path) -> list[tuple[str, str]]:
@@ -150,32 +195,44 @@ def summary(job: Job, live: Live, reasons: Sequence[Reason], log: Path) -> list[
     counts = counts_of(job, live)
     lines = []
     if job.total_rows is not None:
-        lines.append(("rows", _rows(job, counts, live)))
+        lines.append(("rows", rows_text(job.total_rows, counts, kept_rows(job, live))))
     if job.already.total:
         lines.append(("", f"{job.already.total:,} of them by earlier attempts"))
     if job.status == "completed" and job.seconds.run > 0:
         lines.append(("speed", f"{(counts.total - job.already.total) / job.seconds.run:,.0f} rows/s"))
-    lines += _times(job)
+    lines += times(job.seconds)
     if job.output is not None:
         state = "" if job.status == "completed" else " (not published)"
         # A result that a failed job may have published after all is spoken of in its error.
         lines.append(("output", job.output + ("" if "visible" in (job.error or "") else state)))
     if counts.rejected and (job.status == "completed" or reasons):
         lines.append(("rejects", str(job.rejects)))
-        lines += [("", f"{reason.rows:,} × {reason.error_type}: {reason.error}") for reason in reasons]
+        lines += [("", reason_text(reason)) for reason in reasons]
         lines.append(("look", f"penstock jobs rejects {job.id}"))
     return lines + _remedies(job, counts, log)
 
 
-def _rows(job: Job, counts: Counts, live: Live) -> str:
+def rows_text(total_rows: int, counts: Counts, kept: int) -> str:
+    """How a job's rows add up, for people.
+
+    Args:
+        total_rows: of its input.
+        counts: rows accounted for.
+        kept: rows that are staged and will not be scored again.
+    """
     parts = f"{counts.scored:,} scored + {counts.rejected:,} rejected + {counts.skipped:,} skipped"
-    if counts.total == job.total_rows:
-        return f"{job.total_rows:,} = {parts}"
-    return f"{job.total_rows:,}, of which {counts.total:,} = {parts}; {kept_rows(job, live):,} are kept"
+    if counts.total == total_rows:
+        return f"{total_rows:,} = {parts}"
+    return f"{total_rows:,}, of which {counts.total:,} = {parts}; {kept:,} are kept"
 
 
-def _times(job: Job) -> list[tuple[str, str]]:
-    seconds = job.seconds
+def reason_text(reason: Reason) -> str:
+    """A reason and its rows, for people."""
+    return f"{reason.rows:,} × {reason.error_type}: {reason.error}"
+
+
+def times(seconds: Seconds) -> list[tuple[str, str]]:
+    """Where a job's time went, as labels and texts; nothing before it was spent."""
     if not any((seconds.prepare, seconds.run, seconds.complete)):
         return []
     clocked = {"prepare": seconds.prepare, "run": seconds.run, "complete": seconds.complete}

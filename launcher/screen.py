@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol, TextIO
 
 from launcher.progress import Live, Snapshot, counts_of
-from launcher.report import clock, progress_line
+from launcher.report import Standing, clock, standing, standing_line
 from launcher.state.job import Job
 
 # Lines of a log are read by people, later; more often than this they are noise.
@@ -19,7 +19,10 @@ class Display(Protocol):
     """Something that shows progress."""
 
     def show(self, job: Job, live: Live, snapshot: Snapshot | None) -> None:
-        """Show how far the job is. Called a few times a second."""
+        """Show how far a job of this machine is. Called a few times a second."""
+
+    def draw(self, job: Standing) -> None:
+        """The same of any job."""
 
     def close(self) -> None:
         """Leave the screen as it was."""
@@ -55,12 +58,15 @@ class Lines:
 
     def show(self, job: Job, live: Live, snapshot: Snapshot | None) -> None:
         """Print a line if it is time."""
-        rows_per_s = self._pace.rows_per_s(job, live)
+        self.draw(standing(job, live, snapshot, self._pace.rows_per_s(job, live)))
+
+    def draw(self, job: Standing) -> None:
+        """Print a line if it is time."""
         now = self._now()
         if job.is_over or (job.status == self._said and now - self._said_at < _LINE_EVERY_S):
             return
         self._said, self._said_at = job.status, now
-        print(f"{job.id} {progress_line(job, live, snapshot, rows_per_s)}", file=self._stream, flush=True)
+        print(f"{job.job_id} {standing_line(job)}", file=self._stream, flush=True)
 
     def close(self) -> None:
         """Nothing to do."""
@@ -91,22 +97,25 @@ class Bar:
 
     def show(self, job: Job, live: Live, snapshot: Snapshot | None) -> None:
         """Draw the bar as it is now."""
+        self.draw(standing(job, live, snapshot, self._pace.rows_per_s(job, live)))
+
+    def draw(self, job: Standing) -> None:
+        """Draw the bar as it is now."""
         if not self._named:
             self._named = True
-            self._progress.console.print(job.id, highlight=False, markup=False)
+            self._progress.console.print(job.job_id, highlight=False, markup=False)
         said, total, completed = "", None, 0
-        rows_per_s = self._pace.rows_per_s(job, live)
-        if job.status == "preparing" and snapshot is not None:
-            total, completed = snapshot.total, min(snapshot.rows, snapshot.total or snapshot.rows)
-            said = f"{snapshot.rows:,} rows copied"
+        if job.status == "preparing" and job.snapshot is not None:
+            copied = job.snapshot
+            total, completed = copied.total, min(copied.rows, copied.total or copied.rows)
+            said = f"{copied.rows:,} rows copied"
         elif job.status in ("running", "completing"):
-            counts = counts_of(job, live)
-            total, completed = job.total_rows, counts.total
-            said = f"{counts.total:,} of {total or 0:,} rows"
-            if rows_per_s and total is not None:
-                said += f" · {rows_per_s:,.0f}/s · {clock(total - completed, rows_per_s)} left"
-            if counts.rejected:
-                said += f" · {counts.rejected:,} rejects"
+            total, completed = job.total_rows, job.counts.total
+            said = f"{completed:,} of {total or 0:,} rows"
+            if job.rows_per_s and total is not None:
+                said += f" · {job.rows_per_s:,.0f}/s · {clock(total - completed, job.rows_per_s)} left"
+            if job.counts.rejected:
+                said += f" · {job.counts.rejected:,} rejects"
         self._progress.update(self._task, description=job.status, total=total, completed=completed, said=said)
         self._progress.refresh()
 

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from launcher import ATTEMPT
-from launcher.errors import HomeUnusable, JobAlive, JobExists, LauncherError, StoreUnavailable
+from launcher.errors import HomeUnusable, JobAlive, JobExists, LauncherError, NotNow, StoreUnavailable
 from launcher.home import Home, JobFolder, JobLock
+from launcher.processes import describe_exit
 from launcher.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot
 from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
 from launcher.state.store import JobStore
@@ -47,8 +48,7 @@ class StartedJob:
 
     def end(self) -> str:
         """How it ended, for people."""
-        code = self._process.returncode
-        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        return describe_exit(self._process.returncode)
 
 
 class Supervisor:
@@ -107,9 +107,12 @@ class Supervisor:
             JobUnknown: there is none.
             JobAlive: its process runs.
             MoveForbidden: it is completed.
+            NotNow: it is a job of the service.
             HomeUnusable, StoreUnavailable: nothing was started.
         """
         job = self._store.get(job_id)
+        if job.managed:
+            raise NotNow(f"{job_id} belongs to the service; `penstock retry {job_id}` goes on with it")
         folder = self._home.job(job_id)
         folder.create()
         lock = folder.lock(job_id, job.pid)
@@ -169,6 +172,9 @@ class Supervisor:
             why: what is known of the end of its process.
         """
         folder = self._home.job(job.id)
+        if job.managed:
+            # Its launcher does that.
+            return job
         if job.is_over or folder.is_alive():
             return job if job.is_over else self._store.get(job.id)
         folder.create()
@@ -190,6 +196,8 @@ class Supervisor:
             PipelineError: the destination could not be reached to be tidied.
         """
         job = self._store.get(job_id)
+        if job.managed and not job.is_over:
+            raise NotNow(f"{job_id} belongs to the service and is {job.status}; `penstock cancel {job_id}` first")
         folder = self._home.job(job_id)
         folder.create()
         lock = folder.lock(job_id, job.pid)
@@ -223,7 +231,7 @@ class Supervisor:
             has_begun_to_publish(self._store.moves(job.id)),
             kept_rows(job, live),
         )
-        counts = counts_of(job, live) if job.has_run else None
+        counts = counts_of(job, live) if job.has_run or job.shown.total else None
         changes: dict[str, Any] = {"error": text if to == "failed" else None, "counts": counts}
         try:
             return self._store.move(job.id, ACTIVE, to, text, **changes)

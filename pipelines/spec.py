@@ -26,22 +26,27 @@ class SqlInput:
 
 @dataclass(frozen=True)
 class ParquetOutput:
-    """A folder of Parquet files. `columns`: input columns to pass through; None is all of them."""
+    """A folder of Parquet files. `columns`: input columns to pass through; None is all of them.
+
+    `appends_to`: with mode append, the job whose result must be there; None does not ask.
+    """
 
     path: str
     mode: Mode = "error_if_exists"
     columns: tuple[str, ...] | None = None
+    appends_to: str | None = None
     destination: Literal["parquet"] = "parquet"
 
 
 @dataclass(frozen=True)
 class TableOutput:
-    """A table of a database. `columns`: input columns to pass through; None is all of them."""
+    """A table of a database. `columns` and `appends_to` as in `ParquetOutput`."""
 
     connection: str = field(repr=False)
     table_name: str
     mode: Mode = "error_if_exists"
     columns: tuple[str, ...] | None = None
+    appends_to: str | None = None
     destination: Literal["table"] = "table"
 
 

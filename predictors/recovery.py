@@ -22,6 +22,7 @@ from predictors.errors import (
     Transient,
     WrongAnswer,
 )
+from predictors.pressure import Pressure
 
 Answer = TypeVar("Answer")
 Kind = Literal["transient", "out_of_memory", "rows", "bad_data", "fatal"]
@@ -154,24 +155,41 @@ def _http_status(error: Exception) -> int | None:
 class CallSize:
     """The largest call that is known to fit, shared by all threads that call one model on one device.
 
-    Starts at `batch_size`, halves when a call runs out of memory, and doubles again, up to `batch_size`, each time a
-    run of calls has passed.
+    Starts at `batch_size`, halves when a call runs out of memory or the pressure rises, and doubles again, up to
+    `batch_size`, each time a run of calls has passed while the pressure is not high.
+
+    Args:
+        batch_size: rows of a call when there is memory enough.
+        pressure: of the process; None: it never rises.
     """
 
-    def __init__(self, batch_size: int) -> None:
+    def __init__(self, batch_size: int, pressure: Pressure | None = None) -> None:
         self._batch_size = batch_size
         self._fits = batch_size
         self._passed = 0
+        self._pressure = pressure or Pressure()
+        # Rises before this model was there did not come of its calls.
+        self._episodes = self._pressure.episodes
         self._lock = threading.Lock()
 
     @property
     def rows(self) -> int:
         """Rows that the next call may have."""
+        if self._pressure.episodes != self._episodes:
+            self.heed()
         return self._fits
+
+    def heed(self) -> None:
+        """Halve once for each time that the pressure rose, however many threads notice."""
+        with self._lock:
+            episodes = self._pressure.episodes
+            for _ in range(episodes - self._episodes):
+                self._fits, self._passed = max(self._fits // 2, 1), 0
+            self._episodes = episodes
 
     def passed(self, rows: int) -> None:
         """A call of `rows` rows was answered."""
-        if self._fits == self._batch_size:
+        if self._fits == self._batch_size or self._pressure.is_high:
             return
         with self._lock:
             if rows >= self._fits:

@@ -105,13 +105,17 @@ class Connection:
         """The file of a SQLite database: `sqlite:///relative.db`, `sqlite:////absolute.db`."""
         return self.expanded().partition("://")[2].removeprefix("/")
 
-    def open(self, *, read_only: bool = False, autocommit: bool = False) -> dbapi.Connection:
+    def open(
+        self, *, read_only: bool = False, autocommit: bool = False, connect_timeout_s: int = CONNECT_TIMEOUT_S
+    ) -> dbapi.Connection:
         """Connect. The caller closes.
 
         Args:
             read_only: every statement that would write fails; in PostgreSQL, all statements of a transaction also see
                 the database as it was at the first of them, as they do in SQLite anyway.
             autocommit: each statement commits by itself; otherwise the caller commits.
+            connect_timeout_s: how long each address of a server may take to let us in; at least 1. What the URI or
+                the environment says comes before it.
 
         Raises:
             ConnectionRefused: names the database and the driver's reason, never the password.
@@ -119,12 +123,12 @@ class Connection:
         dialect = self.dialect
         try:
             if dialect == "postgres":
-                return self._open_postgres(read_only, autocommit)
+                return self._open_postgres(read_only, autocommit, connect_timeout_s)
             return self._open_sqlite(read_only, autocommit)
         except dbapi.Error as error:
             raise ConnectionRefused(f"connection {self.describe()}: {self.reason(error)}") from error
 
-    def _open_postgres(self, read_only: bool, autocommit: bool) -> dbapi.Connection:
+    def _open_postgres(self, read_only: bool, autocommit: bool, connect_timeout_s: int) -> dbapi.Connection:
         import adbc_driver_postgresql.dbapi
 
         # The driver takes what the server sends for UTF-8, so that is what the server must send.
@@ -132,7 +136,7 @@ class Connection:
         expanded = self.expanded()
         place = re.sub(r"^[^@/]*@", "", expanded.partition("://")[2])
         if "connect_timeout=" not in place and "PGCONNECT_TIMEOUT" not in os.environ:
-            options.append(f"connect_timeout={CONNECT_TIMEOUT_S}")
+            options.append(f"connect_timeout={connect_timeout_s}")
         uri = expanded + ("&" if "?" in place else "?") + "&".join(options)
         connection = adbc_driver_postgresql.dbapi.connect(uri, autocommit=autocommit)
         if read_only:

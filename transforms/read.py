@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import apache_beam as beam
 
+from predictors.pressure import PRESSURE
 from transforms.batches import Batch, Split
 from transforms.ledger import Ledger, first_gap
 from transforms.sources.base import Source
@@ -14,6 +15,8 @@ from transforms.telemetry import Telemetry
 
 # Spans that may lie ready before they are asked for; enough to bridge a wait, few enough to stay flat in memory.
 _AHEAD = 3
+# How soon a thread notices what nobody wakes it for.
+_POLL_S = 0.1
 
 
 def read_unnoted(source: Source, ledger: Ledger, split: Split, columns: tuple[str, ...]) -> Iterator[Batch]:
@@ -65,19 +68,30 @@ class _ReadFn(beam.DoFn):
 def _ahead(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
     """Pull `batches` in a thread of their own, a few in advance; with each come the seconds that it took.
 
+    While memory is short none is pulled in advance: the next one only when somebody waits for it. So the job goes on,
+    slowly, even where the pressure never ends.
+
     An error is raised where the batch would have come. Closing the iterator ends the thread.
     """
     ready: queue.Queue[tuple[Batch | BaseException | None, float]] = queue.Queue(maxsize=_AHEAD)
+    # Nothing lies ready, and somebody waits.
+    awaited = threading.Event()
     closed = threading.Event()
 
     def put(item: Batch | BaseException | None, seconds: float) -> bool:
+        awaited.clear()
         while not closed.is_set():
             try:
-                ready.put((item, seconds), timeout=0.1)
+                ready.put((item, seconds), timeout=_POLL_S)
                 return True
             except queue.Full:
                 continue
         return False
+
+    def hold_back() -> None:
+        """Wait until reading in advance is fine again, or it would not be in advance."""
+        while PRESSURE.is_high and not closed.is_set() and not awaited.wait(_POLL_S):
+            continue
 
     def pull() -> None:
         began = time.perf_counter()
@@ -85,16 +99,24 @@ def _ahead(batches: Iterator[Batch]) -> Iterator[tuple[Batch, float]]:
             for batch in batches:
                 if not put(batch, time.perf_counter() - began):
                     return
+                hold_back()
                 began = time.perf_counter()
             put(None, 0.0)
         except BaseException as error:
             put(error, 0.0)
 
+    def take() -> tuple[Batch | BaseException | None, float]:
+        if ready.empty():
+            awaited.set()
+        taken = ready.get()
+        awaited.clear()
+        return taken
+
     thread = threading.Thread(target=pull, name="read", daemon=True)
     thread.start()
     try:
         while True:
-            item, seconds = ready.get()
+            item, seconds = take()
             if item is None:
                 return
             if isinstance(item, BaseException):

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 from transforms.batches import Rejected, ScoredSpan
 from transforms.ledger import in_order
 from transforms.sinks.base import Manifest
-from transforms.sinks.folder import PublishedFolder, read_manifest
+from transforms.sinks.folder import PublishedFolder
+from transforms.sinks.manifest import read_manifest
 from transforms.sinks.parquet import write_parquet
 from transforms.sources.base import Source
 

@@ -16,6 +16,7 @@ from predictors.base import Nulls, Predictor
 from predictors.errors import PredictorError
 from predictors.pool.base import Answers, Pool
 from predictors.pool.inline import InlinePool
+from predictors.pressure import PRESSURE
 from predictors.recovery import RetryPolicy, text_of
 from transforms.batches import Batch, Rejected, ScoredSpan
 from transforms.errors import PipelineError, ScoringFailed
@@ -37,6 +38,8 @@ class Scoring:
         nulls: what becomes of rows with a null feature.
         retry_count: tries beyond the first of a call that fails in passing.
         on_trial: give the model up if it scores no row of its first batches; pointless once it has scored some.
+        in_flight_share: of the spans that are usually in flight, and of their bytes; one is always let through. Less
+            than 1 after an attempt that ran out of memory.
     """
 
     predictor: Predictor
@@ -46,6 +49,7 @@ class Scoring:
     nulls: Nulls
     retry_count: int
     on_trial: bool = True
+    in_flight_share: float = 1.0
 
 
 def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> ScoredSpan:
@@ -71,8 +75,8 @@ def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> Sc
 class Score(beam.PTransform):
     """Score batches in a pool of this worker.
 
-    Several spans are in flight at once, bounded by bytes; they leave in the order in which they came. Nothing of a
-    bundle is left behind when it ends.
+    Several spans are in flight at once, bounded by bytes; they leave in the order in which they came. While memory is
+    short, one at a time is. Nothing of a bundle is left behind when it ends.
     """
 
     def __init__(self, scoring: Scoring, telemetry: Telemetry) -> None:
@@ -104,6 +108,8 @@ class _ScoreFn(beam.DoFn):
         self._in_flight_bytes = 0
 
     def process(self, batch: Batch) -> Iterator[ScoredSpan]:
+        while self._in_flight and PRESSURE.is_high:
+            yield self._next()
         self._in_flight.append((batch, self._pool.submit(batch.rows)))
         self._in_flight_bytes += batch.rows.nbytes
         while self._in_flight and (self._is_full() or self._in_flight[0][1].done()):
@@ -128,11 +134,15 @@ class _ScoreFn(beam.DoFn):
             policy=RetryPolicy(scoring.retry_count),
             on_trial=scoring.on_trial,
             progress=lambda scored, rejected: counters.add(scored=scored, rejected=rejected),
+            called=counters.observe_call,
         )
 
     def _is_full(self) -> bool:
         """More waits than keeps the pool busy, or than memory may hold."""
-        return len(self._in_flight) > 2 * self._pool.workers or self._in_flight_bytes > _IN_FLIGHT_BYTES
+        share = self._scoring.in_flight_share
+        # Two for each worker, so that none waits for the next, and one that is being handed over.
+        most = max(int((2 * self._pool.workers + 1) * share), 1)
+        return len(self._in_flight) >= most or self._in_flight_bytes > _IN_FLIGHT_BYTES * share
 
     def _next(self) -> ScoredSpan:
         batch, future = self._in_flight.popleft()

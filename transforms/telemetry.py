@@ -4,11 +4,17 @@ import json
 import os
 import threading
 import time
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Watchers are promised news once a second, and no more often than that is anything written.
 _EVERY_S = 1.0
+# Upper bounds, in seconds, of the histogram of model calls, each included; longer calls are in one more bucket. Three a
+# decade tell a change of pace well enough. Below the first, the model is not what a job waits for; a minute is as long
+# as most model services let a request take.
+CALL_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,8 @@ class Counters:
     """Rows and seconds of one worker. Any thread may add.
 
     `rows_read`, `scored`, `rejected`, `staged` are rows; `read_s`, `score_s` and `write_s` are seconds that threads
-    spent reading, in the model, and writing; several threads may spend them at once.
+    spent reading, in the model, and writing; several threads may spend them at once. Model calls are counted by how
+    long each took.
     """
 
     def __init__(self, telemetry: Telemetry) -> None:
@@ -45,6 +52,8 @@ class Counters:
         self._values: dict[str, float] = dict.fromkeys(
             ("rows_read", "scored", "rejected", "staged", "read_s", "score_s", "write_s"), 0
         )
+        self._call_buckets = [0] * (len(CALL_BUCKETS_S) + 1)
+        self._call_s = 0.0
 
     def add(self, **amounts: float) -> None:
         """Add to the counters; writes them at most once a second."""
@@ -57,10 +66,28 @@ class Counters:
             self._written_at = now
         self.flush()
 
+    def observe_call(self, seconds: float) -> None:
+        """Count a model call. Writes nothing: the rows of the call are added right after it, and a fast model is called
+        thousands of times a second."""
+        bucket = bisect_left(CALL_BUCKETS_S, seconds)
+        with self._lock:
+            self._call_buckets[bucket] += 1
+            self._call_s += seconds
+
     def values(self) -> dict[str, float]:
         """The counters so far."""
         with self._lock:
             return dict(self._values)
+
+    def calls(self) -> dict[str, Any]:
+        """The model calls so far: `buckets`, how many took up to each of `CALL_BUCKETS_S` and more than the one before,
+        the last longer than all; `count`, how many altogether; `sum_s`, how long altogether."""
+        with self._lock:
+            return {
+                "buckets": list(self._call_buckets),
+                "sum_s": self._call_s,
+                "count": sum(self._call_buckets),
+            }
 
     def flush(self) -> None:
         """Write the counters now. A file is replaced whole, so that no reader sees half of one."""
@@ -71,7 +98,7 @@ class Counters:
         draft = folder / f".{name}.{threading.get_ident()}"
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            draft.write_text(json.dumps({**self.values(), "attempt": self._telemetry.attempt}))
+            draft.write_text(json.dumps({**self.values(), "calls": self.calls(), "attempt": self._telemetry.attempt}))
             os.replace(draft, folder / name)
         except OSError:
             # Counters are a courtesy: a full disk must fail where rows are at stake, with a better message.

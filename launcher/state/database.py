@@ -124,13 +124,14 @@ class Database:
 
     @contextmanager
     def reading(self) -> Iterator[sa.Connection]:
-        """A transaction that only reads, and waits for no writer.
+        """A transaction that only reads, and waits for no writer. All of it sees the store at one moment.
 
         Raises:
             StoreUnavailable: there is no answer.
         """
+        options: dict[str, Any] = {"isolation_level": "REPEATABLE READ"} if self.is_postgres else {"reading": True}
         with self._available(), self._engine.connect() as connection:
-            yield connection.execution_options(reading=True)
+            yield connection.execution_options(**options)
 
     def upsert(self, table: sa.Table) -> Any:
         """An INSERT that may go on with `on_conflict_do_update`, which each of both spells in its own module."""

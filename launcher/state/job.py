@@ -264,7 +264,7 @@ def moved(job: Job, to: Status, reason: str, at: datetime, **changes: Any) -> tu
     elif to == "running":
         follows |= {"running_at": at}
     elif to in TERMINAL:
-        follows |= {"finished_at": at, "lease_until": None, "cancel_requested_at": None}
+        follows |= {"finished_at": at, "lease_until": None, "cancel_requested_at": None, "shown": shown_counts(job)}
     after = replace(job, status=to, **{**follows, **changes})
     return after, Move(job.status, to, at, reason, after.attempt)
 
@@ -279,10 +279,10 @@ def shown_counts(job: Job) -> Counts:
     What an attempt had scored and not yet staged when it died is scored again; until the next attempt has come as far,
     the numbers stand still.
     """
-    if job.counts is not None:
-        return job.counts
-    now = within_total(job.already + job.live.counts, job.total_rows) if job.has_run else Counts()
-    return now if now.total >= job.shown.total else job.shown
+    now = job.counts
+    if now is None:
+        now = within_total(job.already + job.live.counts, job.total_rows)
+    return now if job.status == "completed" or now.total >= job.shown.total else job.shown
 
 
 def within_total(counts: Counts, total_rows: int | None) -> Counts:

@@ -10,6 +10,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import sqlalchemy as sa
 from launcher.errors import Conflict, JobExists, JobUnknown
 from launcher.state import tables
 from launcher.state.database import Database
-from launcher.state.job import ACTIVE, AT_WORK, TERMINAL, Job, Live, Move, Seconds, Status, Webhook, moved
+from launcher.state.job import ACTIVE, AT_WORK, STATUSES, TERMINAL, Job, Live, Move, Seconds, Status, Webhook, moved
 from launcher.state.store import Filter, Position, Rate
 from pipelines.spec import JobSpec
 from transforms.counts import Counts
@@ -26,8 +27,12 @@ from transforms.counts import Counts
 _jobs, _moves = tables.jobs, tables.moves
 # Of the transactions that decide by more than one row, see `Database.transaction`.
 _CLAIMING = 1
-# Upper bounds, in seconds, of the histogram of how long jobs wait in the queue: a fork, a busy minute, a night's backlog.
+# Upper bounds, in seconds, of the histogram of how long jobs wait in line: a fork, a busy minute, a night's backlog.
 QUEUE_WAIT_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
+# Among how many of a model's completed jobs those of one version are looked for: reading 1,000 rows takes 2 ms.
+_RATE_AMONG = 1000
+# Jobs that are kept read: reading one takes 0.1 ms, and whoever looks at a page looks at it again. About 5 MB.
+_KEPT_READ = 1024
 
 
 class SqlJobStore:
@@ -45,10 +50,19 @@ class SqlJobStore:
         """
         return cls(Database.at(path, clock))
 
+    @classmethod
+    def named(cls, url: str | None, path: Path) -> "SqlJobStore":
+        """The store that `url` names; None is the SQLite file `path`. See `Database.named`.
+
+        Raises:
+            StoreUnavailable: it cannot be opened, or is no such URL.
+        """
+        return cls(Database.named(url, path))
+
     def add(self, job: Job, reason: str, webhook_secret: str | None = None) -> None:
         """Record a new job and, with `reason`, its first move."""
         with self.database.transaction() as connection:
-            self._add(connection, job, reason, webhook_secret)
+            add_job(connection, job, reason, webhook_secret)
 
     def get(self, job_id: str) -> Job:
         """The job as it stands."""
@@ -64,23 +78,29 @@ class SqlJobStore:
 
     def page(self, wanted: Filter, limit: int, after: Position | None = None) -> list[Job]:
         """Some jobs of one tenant, the newest first."""
-        query = sa.select(*_JOB_COLUMNS).where(_jobs.c.tenant == wanted.tenant)
-        if wanted.statuses:
-            query = query.where(_jobs.c.status.in_(wanted.statuses))
+        jobs = _jobs.c
+        which = [jobs.tenant == wanted.tenant]
         if wanted.model_id is not None:
-            query = query.where(_jobs.c.model_id == wanted.model_id)
+            which.append(jobs.model_id == wanted.model_id)
         if wanted.schedule_id is not None:
-            query = query.where(_jobs.c.schedule_id == wanted.schedule_id)
+            which.append(jobs.schedule_id == wanted.schedule_id)
         if wanted.since is not None:
-            query = query.where(_jobs.c.created_at >= wanted.since)
+            which.append(jobs.created_at >= wanted.since)
         if wanted.until is not None:
-            query = query.where(_jobs.c.created_at < wanted.until)
+            which.append(jobs.created_at < wanted.until)
         if after is not None:
             # Spelled out: SQLite uses no index for a comparison of pairs that descends.
-            older = sa.and_(_jobs.c.created_at == after.created_at, _jobs.c.id < after.job_id)
-            query = query.where(_jobs.c.created_at <= after.created_at)
-            query = query.where(sa.or_(_jobs.c.created_at < after.created_at, older))
-        return self._select(query.order_by(_jobs.c.created_at.desc(), _jobs.c.id.desc()).limit(limit))
+            older = sa.and_(jobs.created_at == after.created_at, jobs.id < after.job_id)
+            which += [jobs.created_at <= after.created_at, sa.or_(jobs.created_at < after.created_at, older)]
+        statuses = wanted.statuses
+        if not statuses and (wanted.model_id is not None or wanted.schedule_id is not None):
+            statuses = STATUSES
+        if len(statuses) == 1:
+            which.append(jobs.status == statuses[0])
+        elif statuses:
+            which = [jobs.id.in_(_newest_ids(which, statuses, limit))]
+        newest = sa.select(*_JOB_COLUMNS).where(*which).order_by(jobs.created_at.desc(), jobs.id.desc())
+        return self._select(newest.limit(limit))
 
     def at_work(self) -> list[Job]:
         """Managed jobs that a process works on, or should."""
@@ -99,8 +119,8 @@ class SqlJobStore:
         """Managed jobs that ended before a time and of which something is still kept, the oldest first."""
         query = sa.select(*_JOB_COLUMNS).where(
             _jobs.c.managed,
+            # None while it has not ended.
             _jobs.c.finished_at < before,
-            _jobs.c.status.in_(TERMINAL),
             _jobs.c.expired_at.is_(None),
         )
         return self._select(query.order_by(_jobs.c.finished_at).limit(limit))
@@ -119,18 +139,22 @@ class SqlJobStore:
 
     def rate(self, tenant: str, model_id: str, model_version: int | None) -> Rate | None:
         """How fast the last completed jobs of a model were."""
-        query = (
-            sa.select(_jobs.c.total_rows, _jobs.c.seconds)
-            .where(
-                _jobs.c.tenant == tenant,
-                _jobs.c.model_id == model_id,
-                _jobs.c.model_version == model_version,
-                _jobs.c.status == "completed",
-                _jobs.c.total_rows > 0,
-                # What an earlier attempt had staged was not scored in these seconds.
-                _jobs.c.attempt == 1,
-            )
+        last = (
+            sa.select(_jobs.c.total_rows, _jobs.c.seconds, _jobs.c.model_version, _jobs.c.attempt, _jobs.c.created_at)
+            .where(_jobs.c.tenant == tenant, _jobs.c.model_id == model_id, _jobs.c.status == "completed")
             .order_by(_jobs.c.created_at.desc())
+            .limit(_RATE_AMONG)
+            .subquery()
+        )
+        query = (
+            sa.select(last.c.total_rows, last.c.seconds)
+            .where(
+                last.c.model_version == model_version,
+                last.c.total_rows > 0,
+                # What an earlier attempt had staged was not scored in these seconds.
+                last.c.attempt == 1,
+            )
+            .order_by(last.c.created_at.desc())
             .limit(5)
         )
         with self.database.reading() as connection:
@@ -171,6 +195,7 @@ class SqlJobStore:
                 query = (
                     sa.select(*_JOB_COLUMNS)
                     .where(_jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.tenant == tenant, _is_due(now))
+                    .where(~_has_sibling_at_work())
                     .order_by(_jobs.c.queued_at, _jobs.c.id)
                     .limit(1)
                 )
@@ -191,11 +216,12 @@ class SqlJobStore:
     def beat(self, job_id: str, attempt: int, lease_s: float, **changes: Any) -> bool:
         """Tell that an attempt lives, and how far it is. Returns whether it is to stop."""
         with self.database.transaction() as connection:
-            lease = self.database.now(connection) + timedelta(seconds=lease_s)
+            now = self.database.now(connection)
+            lease = now + timedelta(seconds=lease_s)
             update = (
                 sa.update(_jobs)
                 .where(_jobs.c.id == job_id, _jobs.c.attempt == attempt, _jobs.c.status.in_(AT_WORK))
-                .values(lease_until=lease, **_columns(changes))
+                .values(lease_until=lease, live_at=now, **_columns(changes))
                 .returning(_jobs.c.cancel_requested_at)
             )
             row = connection.execute(update).first()
@@ -230,6 +256,12 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return [Move(row.source, row.target, row.at, row.reason, row.attempt) for row in connection.execute(query)]
 
+    def webhook_secret(self, job_id: str) -> str | None:
+        """What signs the webhooks of a job."""
+        with self.database.reading() as connection:
+            query = sa.select(_jobs.c.webhook_secret).where(_jobs.c.id == job_id)
+            return connection.execute(query).scalar_one_or_none()
+
     def totals(self) -> dict[tuple[str, str], float]:
         """Counters of all launchers together, by name and label: what has ended, and what is at work."""
         live: dict[tuple[str, str], float] = {}
@@ -243,10 +275,12 @@ class SqlJobStore:
         return live
 
     def delete(self, job_id: str, expected: Collection[Status]) -> None:
-        """Forget a job and its moves."""
+        """Forget a job, its moves, and what was still to be told of it."""
         with self.database.transaction() as connection:
             _locked(connection, job_id, tuple(expected))
             connection.execute(sa.delete(_moves).where(_moves.c.job_id == job_id))
+            # What signs them goes with the job.
+            connection.execute(sa.delete(tables.deliveries).where(tables.deliveries.c.job_id == job_id))
             connection.execute(sa.delete(_jobs).where(_jobs.c.id == job_id))
 
     def close(self) -> None:
@@ -257,23 +291,12 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return [_job(row) for row in connection.execute(query)]
 
-    def _add(self, connection: sa.Connection, job: Job, reason: str, webhook_secret: str | None = None) -> None:
-        if connection.execute(sa.select(_jobs.c.id).where(_jobs.c.id == job.id)).first():
-            raise JobExists(job.id)
-        job = replace(job, queued_at=job.queued_at or job.created_at, times={job.status: job.created_at, **job.times})
-        try:
-            connection.execute(sa.insert(_jobs).values(**_row(job), webhook_secret=webhook_secret))
-        except sa.exc.IntegrityError as error:
-            # Another connection of PostgreSQL was first after we had looked.
-            raise JobExists(job.id) from error
-        self._record(connection, job, Move(None, job.status, job.created_at, reason, job.attempt))
-
     def _move(self, connection: sa.Connection, job: Job, to: Status, reason: str, **changes: Any) -> Job:
         # The counters that come with the move are the last of this attempt, whatever the next begins with.
         before = replace(job, live=changes.pop("live", job.live))
         after, move = moved(before, to, reason, self.database.now(connection), **changes)
         connection.execute(sa.update(_jobs).where(_jobs.c.id == job.id).values(_row(after)))
-        self._record(connection, after, move)
+        _record(connection, after, move)
         amounts: dict[tuple[str, str], float] = {}
         if move.source in AT_WORK and to not in AT_WORK and job.managed:
             amounts |= _amounts_of(before.live)
@@ -305,44 +328,87 @@ class SqlJobStore:
             .where(_jobs.c.managed, _jobs.c.status.in_(AT_WORK))
             .group_by(_jobs.c.tenant)
         )
-        at_work: dict[str, int] = dict(connection.execute(busy).tuples().all())
+        at_work: dict[str, int] = {tenant: count for tenant, count in connection.execute(busy)}
         served = {row.tenant: row.served_at for row in connection.execute(sa.select(tables.tenants))}
         return {
             tenant: (at_work.get(tenant, 0), served[tenant].isoformat() if tenant in served else "")
             for tenant in tenants
         }
 
-    def _record(self, connection: sa.Connection, job: Job, move: Move) -> None:
-        last = sa.select(sa.func.coalesce(sa.func.max(_moves.c.n), 0)).where(_moves.c.job_id == job.id)
-        values = {"source": move.source, "target": move.to, "at": move.at, "reason": move.reason}
-        n = connection.execute(last).scalar_one() + 1
-        connection.execute(sa.insert(_moves).values(job_id=job.id, n=n, attempt=move.attempt, **values))
-        if job.webhook is not None and move.to in job.webhook.events:
-            event = {
-                "job_id": job.id,
-                "status": move.to,
-                "previous_status": move.source,
-                "reason": move.reason,
-                "outcome": job.outcome,
-                "attempt": move.attempt,
-                "at": move.at.isoformat().replace("+00:00", "Z"),
-            }
-            connection.execute(
-                sa.insert(tables.deliveries).values(
-                    id=f"evt-{uuid.uuid4().hex}",
-                    job_id=job.id,
-                    tenant=job.tenant,
-                    url=job.webhook.url,
-                    event=json.dumps(event),
-                    created_at=move.at,
-                    tries=0,
-                    next_at=move.at,
-                )
+
+def add_job(connection: sa.Connection, job: Job, reason: str, webhook_secret: str | None = None) -> None:
+    """Record a new job and, with `reason`, its first move, as part of a transaction; see `JobStore.add`.
+
+    Raises:
+        JobExists: the id is taken. Nothing was added; on PostgreSQL the transaction may be good for nothing else.
+    """
+    if connection.execute(sa.select(_jobs.c.id).where(_jobs.c.id == job.id)).first():
+        raise JobExists(job.id)
+    job = replace(job, queued_at=job.queued_at or job.created_at, times={job.status: job.created_at, **job.times})
+    try:
+        connection.execute(sa.insert(_jobs).values(**_row(job), webhook_secret=webhook_secret))
+    except sa.exc.IntegrityError as error:
+        # Another connection of PostgreSQL was first after we had looked.
+        raise JobExists(job.id) from error
+    _record(connection, job, Move(None, job.status, job.created_at, reason, job.attempt))
+
+
+def _record(connection: sa.Connection, job: Job, move: Move) -> None:
+    last = sa.select(sa.func.coalesce(sa.func.max(_moves.c.n), 0)).where(_moves.c.job_id == job.id)
+    values = {"source": move.source, "target": move.to, "at": move.at, "reason": move.reason}
+    n = connection.execute(last).scalar_one() + 1
+    connection.execute(sa.insert(_moves).values(job_id=job.id, n=n, attempt=move.attempt, **values))
+    if job.webhook is not None and move.to in job.webhook.events:
+        event = {
+            "job_id": job.id,
+            "status": move.to,
+            "previous_status": move.source,
+            "reason": move.reason,
+            "outcome": job.outcome,
+            "attempt": move.attempt,
+            "at": move.at.isoformat().replace("+00:00", "Z"),
+        }
+        connection.execute(
+            sa.insert(tables.deliveries).values(
+                id=f"evt-{uuid.uuid4().hex}",
+                job_id=job.id,
+                tenant=job.tenant,
+                url=job.webhook.url,
+                event=json.dumps(event),
+                created_at=move.at,
+                tries=0,
+                next_at=move.at,
             )
+        )
+
+
+def _newest_ids(
+    which: "Sequence[sa.ColumnElement[bool]]", statuses: Collection[Status], limit: int
+) -> "sa.Select[tuple[str]]":
+    """Ids of the newest jobs in some states; an index has each state's in order, but not those of many together."""
+    jobs = _jobs.c
+    of_each = []
+    for status in dict.fromkeys(statuses):
+        newest = sa.select(jobs.id, jobs.created_at).where(*which, jobs.status == status)
+        some = newest.order_by(jobs.created_at.desc(), jobs.id.desc()).limit(limit).subquery()
+        of_each.append(sa.select(some.c.id, some.c.created_at))
+    of_all = sa.union_all(*of_each).subquery()
+    return sa.select(of_all.c.id).order_by(of_all.c.created_at.desc(), of_all.c.id.desc()).limit(limit)
 
 
 def _is_due(now: datetime) -> "sa.ColumnElement[bool]":
     return sa.or_(_jobs.c.not_before.is_(None), _jobs.c.not_before <= now)
+
+
+def _has_sibling_at_work() -> "sa.ColumnElement[bool]":
+    """Whether another job of the same schedule is at work: runs of one schedule come one after the other."""
+    sibling = _jobs.alias("sibling")
+    return (
+        sa.exists()
+        .where(sibling.c.schedule_id == _jobs.c.schedule_id, sibling.c.tenant == _jobs.c.tenant)
+        .where(sibling.c.status.in_(AT_WORK))
+        .correlate(_jobs)
+    )
 
 
 def _locked(connection: sa.Connection, job_id: str, expected: tuple[Status, ...], attempt: int | None = None) -> Job:
@@ -367,6 +433,7 @@ def _amounts_of(live: Live) -> dict[tuple[str, str], float]:
 
 
 _JOB_COLUMNS = [column for column in _jobs.c if column.name != "webhook_secret"]
+_JOB_NAMES = [column.name for column in _JOB_COLUMNS]
 
 
 def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -425,10 +492,15 @@ _FROM_TEXT: dict[str, Callable[[Any], Any]] = {
 
 
 def _job(row: "sa.Row[Any]") -> Job:
-    values = dict(row._mapping)
+    return _read(tuple(row))
+
+
+@lru_cache(maxsize=_KEPT_READ)
+def _read(row: tuple[Any, ...]) -> Job:
+    values = dict(zip(_JOB_NAMES, row, strict=True))
     for name, read in _FROM_TEXT.items():
         values[name] = read(values[name])
     return Job(**values)
 
 
-__all__ = ["QUEUE_WAIT_BUCKETS_S", "SqlJobStore"]
+__all__ = ["QUEUE_WAIT_BUCKETS_S", "SqlJobStore", "add_job"]

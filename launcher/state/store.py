@@ -160,7 +160,7 @@ class JobStore(Protocol):
         """Counters of all launchers together, by name and label: what has ended, and what is at work."""
 
     def delete(self, job_id: str, expected: Collection[Status]) -> None:
-        """Forget a job and its moves.
+        """Forget a job, its moves, and what was still to be told of it.
 
         Raises:
             JobUnknown: there is none.

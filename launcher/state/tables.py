@@ -78,15 +78,16 @@ jobs = sa.Table(
     sa.Column("webhook_secret", sa.Text),
     sa.Column("traceparent", sa.Text),
     sa.Column("times", sa.Text, nullable=False),
-    # Pages of a tenant's jobs, the newest first, as they are or by one filter.
+    # Pages of a tenant's jobs, the newest first, as they are or, state by state, of one model or schedule.
     sa.Index(None, "tenant", "created_at", "id"),
     sa.Index(None, "tenant", "status", "created_at", "id"),
-    sa.Index(None, "tenant", "model_id", "created_at", "id"),
-    sa.Index(None, "tenant", "schedule_id", "created_at", "id"),
+    sa.Index(None, "tenant", "model_id", "status", "created_at", "id"),
+    # Begins with the schedule, whose jobs are counted without asking for the tenant.
+    sa.Index(None, "schedule_id", "tenant", "status", "created_at", "id"),
     # The queue, and who is at work.
-    sa.Index(None, "managed", "status", "tenant", "queued_at"),
+    sa.Index(None, "managed", "status", "tenant", "queued_at", "not_before"),
     # What has outlived its time.
-    sa.Index(None, "finished_at"),
+    sa.Index(None, "managed", "expired_at", "finished_at"),
 )
 
 moves = sa.Table(
@@ -140,6 +141,8 @@ models = sa.Table(
     sa.Column("working_dir", sa.Text),
     sa.Column("description", sa.Text),
     sa.Column("created_at", Utc, nullable=False),
+    # The row stays, so that its number is not given again: jobs go on naming it.
+    sa.Column("deleted_at", Utc),
 )
 
 connections = sa.Table(

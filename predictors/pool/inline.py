@@ -13,6 +13,7 @@ from predictors.base import Nulls, Predictor, PreparedSpan, SpanPredictor
 from predictors.errors import NothingScored, Transient, WrongAnswer
 from predictors.feeding import feed, others
 from predictors.pool.base import Answers
+from predictors.pressure import PRESSURE
 from predictors.recovery import BadRow, CallSize, Recovery, RetryPolicy
 
 # A model that scores nothing in this many batches will not score the rest either.
@@ -34,6 +35,7 @@ class InlinePool:
         policy: bounds of the recovery.
         on_trial: give the model up if it scores no row of its first batches.
         progress: told after each call's batch how many rows were scored and rejected.
+        called: told the seconds of each single model call, answered or failed, by the thread that made it.
     """
 
     def __init__(
@@ -46,16 +48,18 @@ class InlinePool:
         policy: RetryPolicy,
         on_trial: bool = True,
         progress: Callable[[int, int], object] = lambda scored, rejected: None,
+        called: Callable[[float], object] = lambda seconds: None,
     ) -> None:
         self._predictor = predictor
         self._batch_size = batch_size
         self._nulls = nulls
         self._progress = progress
+        self._called = called
         self._closed = threading.Event()
         self._loading = threading.Lock()
         self._own = threading.local()
         self._trial = _Trial(over=not on_trial)
-        self._recovery = Recovery(policy, CallSize(batch_size), self._wait, saw=self._saw)
+        self._recovery = Recovery(policy, CallSize(batch_size, PRESSURE), self._wait, saw=self._saw)
         if predictor.thread_safe:
             predictor.load()
         else:
@@ -87,7 +91,7 @@ class InlinePool:
             self._progress(0, len(fed.bad))
         self._own.waited_s = 0.0
         began = time.perf_counter()
-        scores = self._recovery.score_rows(span.score, fed.rows.num_rows, self._batch_size)
+        scores = self._recovery.score_rows(self._timed(span), fed.rows.num_rows, self._batch_size)
         model_s = time.perf_counter() - began - self._own.waited_s
         kept, bad = fed.kept, scores.bad
         if kept is not None:
@@ -99,6 +103,18 @@ class InlinePool:
         check_answer(predictions, sum(stop - start for start, stop in ranges), predictor.output_schema)
         scored = others([row.row for row in bad], rows.num_rows) if bad else None
         return Answers(predictions, scored, bad, scores.calls, model_s)
+
+    def _timed(self, span: PreparedSpan) -> Callable[[int, int], None]:
+        """Calls of the model for `span`, each of them told of."""
+
+        def call(start: int, stop: int) -> None:
+            began = time.perf_counter()
+            try:
+                span.score(start, stop)
+            finally:
+                self._called(time.perf_counter() - began)
+
+        return call
 
     def _loaded(self) -> Predictor:
         """This thread's predictor."""

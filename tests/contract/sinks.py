@@ -3,9 +3,8 @@
 import pickle
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from transforms.counts import Counts
 from transforms.errors import OutputError
 from transforms.ledger import Note, check_covered, without_noted
 from transforms.sinks.base import Manifest, Sink
+from transforms.sinks.mode import Mode
 
 SCHEMA = pa.schema([("id", pa.int64()), ("score", pa.float32()), ("name", pa.string())])
 
@@ -70,10 +70,10 @@ def values_in(table: pa.Table | None) -> list[tuple[object, ...]] | None:
 
 
 class SinkContract(ABC):
-    """Subclass as `TestX` and give the four methods; an autouse fixture can put the place on `self`."""
+    """Subclass as `TestX` and give the five methods; an autouse fixture can put the place on `self`."""
 
     @abstractmethod
-    def make_sink(self, mode: Literal["overwrite", "error_if_exists"] = "overwrite", job_id: str = "job_1") -> Sink:
+    def make_sink(self, mode: Mode = "overwrite", job_id: str = "job_1", appends_to: str | None = None) -> Sink:
         """A sink for the one place of this test; several in a test have the same place."""
 
     @abstractmethod
@@ -83,6 +83,10 @@ class SinkContract(ABC):
     @abstractmethod
     def seed_old_result(self, table: pa.Table) -> None:
         """Put a result there as somebody else would have."""
+
+    @abstractmethod
+    def remove_result(self) -> None:
+        """Remove the result as somebody else would."""
 
     @abstractmethod
     def leftovers(self) -> list[str]:
@@ -99,6 +103,14 @@ class SinkContract(ABC):
         manifest = manifest_of(sink, job_id, splits)
         sink.publish(manifest)
         return manifest.counts
+
+    def take_through(self, sink: Sink, split: Split, job_id: str, clean: bool = True) -> None:
+        """Take all rows of `split` through `sink`."""
+        sink.prepare(SCHEMA)
+        self.stage(sink, spans_of(split))
+        self.publish(sink, split, job_id=job_id)
+        if clean:
+            sink.clean()
 
     def test_staged_rows_are_seen_only_once_published(self) -> None:
         split = split_of(1, rows=1000, span_rows=100)
@@ -128,13 +140,15 @@ class SinkContract(ABC):
         assert values_in(before) == values_in(old)
         assert values_in(self.read_result()) == values_in(table_of(spans_of(split)))
 
-    def test_what_readers_see_at_any_moment_is_the_old_result_or_the_new_one(self) -> None:
+    @pytest.mark.parametrize("mode", ["overwrite", "append"])
+    def test_what_readers_see_at_any_moment_is_the_old_result_or_the_new_one(self, mode: Mode) -> None:
         old, split = table_of(spans_of(split_of(9, 30_000, 10_000))), split_of(1, 60_000, 10_000)
         self.seed_old_result(old)
-        sink = self.make_sink()
+        sink = self.make_sink(mode)
         sink.prepare(SCHEMA)
         self.stage(sink, spans_of(split))
-        wanted = [_digest(old), _digest(table_of(spans_of(split)))]
+        new = table_of(spans_of(split))
+        wanted = [_digest(old), _digest(new if mode == "overwrite" else pa.concat_tables([old, new]))]
         first, stop = threading.Event(), threading.Event()
 
         def read() -> list[tuple[int, int]]:
@@ -192,6 +206,221 @@ class SinkContract(ABC):
                 publishing.result()
 
         assert values_in(self.read_result()) == values_in(table_of(spans_of(split)))
+
+    def test_appended_rows_join_the_old_ones_once_published(self) -> None:
+        old, split = table_of(spans_of(split_of(9, 500, 100))), split_of(1, 300, 100)
+        self.seed_old_result(old)
+        sink = self.make_sink("append")
+
+        sink.prepare(SCHEMA)
+        self.stage(sink, spans_of(split))
+        before = self.read_result()
+        counts = self.publish(sink, split)
+
+        assert values_in(before) == values_in(old)
+        assert counts == sink.published() == Counts(scored=300)
+        assert values_in(self.read_result()) == values_in(pa.concat_tables([table_of(spans_of(split)), old]))
+
+    def test_appending_where_there_is_nothing_makes_the_result(self) -> None:
+        split = split_of(1, 300, 100)
+        sink = self.make_sink("append")
+
+        sink.prepare(SCHEMA)
+        self.stage(sink, spans_of(split))
+        before = self.read_result()
+        self.publish(sink, split)
+        sink.clean()
+
+        assert before is None
+        assert values_in(self.read_result()) == values_in(table_of(spans_of(split)))
+        assert self.leftovers() == []
+
+    def test_appending_again_does_nothing_even_after_clean_and_from_a_new_process(self) -> None:
+        old, split = table_of(spans_of(split_of(9, 500, 100))), split_of(1, 200, 100)
+        self.seed_old_result(old)
+        sink = self.make_sink("append")
+        sink.prepare(SCHEMA)
+        self.stage(sink, spans_of(split))
+        manifest = manifest_of(sink, "job_1", [split])
+
+        sink.publish(manifest)
+        sink.publish(manifest)
+        sink.clean()
+        again = pickle.loads(pickle.dumps(self.make_sink("append")))
+        again.prepare(SCHEMA)
+        again.publish(manifest)
+        again.clean()
+
+        assert again.published() == Counts(scored=200)
+        assert values_in(self.read_result()) == values_in(pa.concat_tables([table_of(spans_of(split)), old]))
+        assert self.leftovers() == []
+
+    def test_two_publishers_of_one_job_append_once(self) -> None:
+        old, split = table_of(spans_of(split_of(9, 10, 10))), split_of(1, 5000, 1000)
+        self.seed_old_result(old)
+        sink = self.make_sink("append")
+        sink.prepare(SCHEMA)
+        self.stage(sink, spans_of(split))
+        manifest = manifest_of(sink, "job_1", [split])
+
+        with ThreadPoolExecutor() as threads:
+            for publishing in [threads.submit(sink.publish, manifest) for _ in range(2)]:
+                publishing.result()
+
+        assert values_in(self.read_result()) == values_in(pa.concat_tables([table_of(spans_of(split)), old]))
+
+    @pytest.mark.parametrize("there_was_a_result", [False, True], ids=["new", "old"])
+    def test_jobs_that_append_at_the_same_time_are_all_there(self, there_was_a_result: bool) -> None:
+        splits = {f"job_{number}": split_of(number, 400, 100) for number in range(1, 5)}
+        rows = [table_of(spans_of(split)) for split in splits.values()]
+        if there_was_a_result:
+            rows.append(table_of(spans_of(split_of(9, 10, 10))))
+            self.seed_old_result(rows[-1])
+        sinks = {job_id: self.make_sink("append", job_id) for job_id in splits}
+        for job_id, sink in sinks.items():
+            sink.prepare(SCHEMA)
+            self.stage(sink, spans_of(splits[job_id]))
+        together = threading.Barrier(len(splits))
+
+        def publish(job_id: str) -> None:
+            together.wait(60)
+            self.publish(sinks[job_id], splits[job_id], job_id=job_id)
+            sinks[job_id].clean()
+
+        with ThreadPoolExecutor(len(splits)) as threads:
+            list(threads.map(publish, splits))
+
+        assert values_in(self.read_result()) == values_in(pa.concat_tables(rows))
+        assert self.leftovers() == []
+
+    def test_a_job_that_is_stopped_before_it_publishes_adds_nothing(self) -> None:
+        old, split = table_of(spans_of(split_of(9, 10, 10))), split_of(1, 200, 100)
+        self.seed_old_result(old)
+        sink = self.make_sink("append")
+        sink.prepare(SCHEMA)
+        self.stage(sink, spans_of(split))
+
+        before = self.read_result()
+        resumed = pickle.loads(pickle.dumps(self.make_sink("append")))
+        resumed.prepare(SCHEMA)
+        fresh = without_noted(spans_of(split), resumed.noted(split.id))
+        self.publish(resumed, split)
+
+        assert values_in(before) == values_in(old)
+        assert fresh == []
+        assert values_in(self.read_result()) == values_in(pa.concat_tables([table_of(spans_of(split)), old]))
+
+    def test_an_appending_job_that_is_given_up_leaves_the_old_result(self) -> None:
+        old = table_of(spans_of(split_of(9, 10, 10)))
+        self.seed_old_result(old)
+        sink = self.make_sink("append")
+        sink.prepare(SCHEMA)
+        self.stage(sink, spans_of(split_of(1, 200, 100)))
+
+        sink.discard()
+
+        assert values_in(self.read_result()) == values_in(old)
+        assert self.leftovers() == []
+
+    def test_a_job_does_not_append_again_after_a_later_one_has_replaced_all(self) -> None:
+        one, two = split_of(1, 200, 100), split_of(2, 300, 100)
+        first, second = self.make_sink("append", "job_1"), self.make_sink("overwrite", "job_2")
+        self.take_through(first, one, "job_1", clean=False)
+        manifest = manifest_of(first, "job_1", [one])
+        self.take_through(second, two, "job_2")
+
+        first.publish(manifest)
+        first.clean()
+
+        assert values_in(self.read_result()) == values_in(table_of(spans_of(two)))
+
+    def test_a_job_without_rows_adds_none(self) -> None:
+        old = table_of(spans_of(split_of(9, 10, 10)))
+        self.seed_old_result(old)
+        sink = self.make_sink("append")
+
+        sink.prepare(SCHEMA)
+        self.publish(sink)
+
+        assert sink.published() == Counts()
+        assert values_in(self.read_result()) == values_in(old)
+
+    def test_appending_other_columns_is_refused_before_any_row_is_read(self) -> None:
+        old = table_of(spans_of(split_of(9, 10, 10)))
+        self.seed_old_result(old)
+        sink = self.make_sink("append")
+
+        with pytest.raises(OutputError, match="column score") as refused:
+            sink.prepare(pa.schema([("id", pa.int64()), ("score", pa.string()), ("name", pa.string())]))
+
+        assert "\n" not in str(refused.value)
+        assert values_in(self.read_result()) == values_in(old)
+        assert self.leftovers() == []
+
+    def test_a_job_adds_to_the_result_of_the_job_that_it_names(self) -> None:
+        splits = [split_of(number, 200, 100) for number in (1, 2, 3)]
+
+        self.take_through(self.make_sink(job_id="job_1"), splits[0], "job_1")
+        self.take_through(self.make_sink("append", "job_2", appends_to="job_1"), splits[1], "job_2")
+        self.take_through(self.make_sink("append", "job_3", appends_to="job_2"), splits[2], "job_3")
+
+        assert values_in(self.read_result()) == values_in(table_of(s for split in splits for s in spans_of(split)))
+        assert self.leftovers() == []
+
+    @pytest.mark.parametrize("mode", ["overwrite", "append"])
+    def test_nothing_is_added_once_another_job_has_published(self, mode: Mode) -> None:
+        one, two, three = (split_of(number, 200, 100) for number in (1, 2, 3))
+        self.take_through(self.make_sink(job_id="job_1"), one, "job_1")
+        sink = self.make_sink("append", "job_2", appends_to="job_1")
+        sink.prepare(SCHEMA)
+        self.stage(sink, spans_of(two))
+        self.take_through(self.make_sink(mode, "job_3"), three, "job_3")
+        before = self.read_result()
+
+        refused = [
+            _refusal(lambda: self.publish(sink, two, job_id="job_2")),
+            _refusal(lambda: self.make_sink("append", "job_4", appends_to="job_1").prepare(SCHEMA)),
+        ]
+
+        for said in refused:
+            assert "now holds the result of another job, job_3" in said
+            assert said.endswith("nothing was added")
+            assert sink.describe() in said
+        assert sink.published() is None
+        assert values_in(self.read_result()) == values_in(before)
+
+    def test_nothing_is_added_to_what_no_job_published(self) -> None:
+        old = table_of(spans_of(split_of(9, 10, 10)))
+        absent = _refusal(lambda: self.make_sink("append", "job_2", appends_to="job_1").prepare(SCHEMA))
+        self.seed_old_result(old)
+
+        foreign = _refusal(lambda: self.make_sink("append", "job_2", appends_to="job_1").prepare(SCHEMA))
+
+        assert "the result of job_1" in absent
+        assert "is gone; nothing was added" in absent
+        assert self.leftovers() == []
+        assert "holds no result of job_1" in foreign
+        assert foreign.endswith("nothing was added")
+        assert values_in(self.read_result()) == values_in(old)
+
+    def test_nothing_is_added_to_a_result_that_is_gone_when_the_job_publishes(self) -> None:
+        one, two = split_of(1, 200, 100), split_of(2, 200, 100)
+        self.take_through(self.make_sink(job_id="job_1"), one, "job_1")
+        sink = self.make_sink("append", "job_2", appends_to="job_1")
+        sink.prepare(SCHEMA)
+        self.stage(sink, spans_of(two))
+        self.remove_result()
+
+        said = _refusal(lambda: self.publish(sink, two, job_id="job_2"))
+
+        assert "the result of job_1" in said
+        assert "is gone; nothing was added" in said
+        assert self.read_result() is None
+
+    @pytest.mark.parametrize("mode", ["overwrite", "error_if_exists"])
+    def test_only_who_appends_may_name_the_job_to_append_to(self, mode: Mode) -> None:
+        with pytest.raises(ValueError, match="goes with mode 'append' only"):
+            self.make_sink(mode, "job_2", appends_to="job_1")
 
     def test_error_if_exists_refuses_an_old_result_and_leaves_it(self) -> None:
         old = table_of(spans_of(split_of(9, 10, 10)))
@@ -417,6 +646,16 @@ def _stage_fresh(sink: Sink, spans: list[ScoredSpan]) -> None:
     noted: list[Note] | None = None
     while noted is None and (spans := without_noted(spans, sink.noted(spans[0].span.split.id))):
         noted = sink.stage(spans, None)
+
+
+def _refusal(act: Callable[[], object]) -> str:
+    """The line with which `act` is refused."""
+    with pytest.raises(OutputError) as refused:
+        act()
+
+    message = str(refused.value)
+    assert "\n" not in message
+    return message
 
 
 def _digest(table: pa.Table) -> tuple[int, int]:

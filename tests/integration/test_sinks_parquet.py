@@ -1,10 +1,16 @@
 """The Parquet sink keeps the contract of sinks, and what is said of its folders."""
 
 import errno
+import itertools
 import json
+import multiprocessing
 import os
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,9 +20,9 @@ from tests.contract.sinks import SCHEMA, SinkContract, manifest_of, spans_of, sp
 from transforms.counts import Counts
 from transforms.errors import OutputError
 from transforms.sinks import folder as folders
+from transforms.sinks.base import Manifest
+from transforms.sinks.mode import Mode
 from transforms.sinks.parquet import ParquetSink
-
-Mode = Literal["overwrite", "error_if_exists"]
 
 
 class TestParquetSink(SinkContract):
@@ -26,9 +32,9 @@ class TestParquetSink(SinkContract):
         self.folder.parent.mkdir()
         self.jobs = tmp_path / "jobs"
 
-    def make_sink(self, mode: Mode = "overwrite", job_id: str = "job_1") -> ParquetSink:
+    def make_sink(self, mode: Mode = "overwrite", job_id: str = "job_1", appends_to: str | None = None) -> ParquetSink:
         (self.jobs / job_id).mkdir(parents=True, exist_ok=True)
-        return ParquetSink(str(self.folder), mode, job_id, self.jobs / job_id)
+        return ParquetSink(str(self.folder), mode, job_id, self.jobs / job_id, appends_to)
 
     def read_result(self) -> pa.Table | None:
         # Who lists a folder before it is exchanged and opens after finds the file gone, and looks again.
@@ -43,8 +49,33 @@ class TestParquetSink(SinkContract):
         self.folder.mkdir()
         pq.write_table(table, self.folder / "old.parquet")
 
+    def remove_result(self) -> None:
+        shutil.rmtree(self.folder)
+
     def leftovers(self) -> list[str]:
         return [path.name for path in self.folder.parent.iterdir() if path != self.folder]
+
+
+# How a process ends that was stopped in the middle of publishing.
+DIED = 77
+
+
+def publish_and_die(sink: ParquetSink, manifest: Manifest, step: int) -> None:
+    """Publish, but end at the call number `step` that changes something on the disk, before it is made."""
+    calls = itertools.count()
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*args: Any, **named: Any) -> Any:
+            if next(calls) == step:
+                os._exit(DIED)
+            return call(*args, **named)
+
+        return made
+
+    for name in ("link", "mkdir", "rename", "replace", "unlink", "rmdir", "fsync"):
+        setattr(os, name, counted(getattr(os, name)))
+    folders._rename = counted(folders._rename)
+    sink.publish(manifest)
 
 
 class TestParquetFolder:
@@ -96,6 +127,220 @@ class TestParquetFolder:
         self.published(tmp_path / "a" / "b" / "scores")
 
         assert os.listdir(tmp_path / "a" / "b") == ["scores"]
+
+    def append(self, path: Path, job_id: str, number: int, rows: int = 200) -> ParquetSink:
+        """Add split `number` to what is there."""
+        sink = self.sink(path, "append", job_id)
+        split = split_of(number, rows=rows, span_rows=100)
+        sink.prepare(SCHEMA)
+        for span in spans_of(split):
+            sink.stage([span], None)
+        sink.publish(manifest_of(sink, job_id, [split]))
+        sink.clean()
+        return sink
+
+    def test_appended_files_come_after_the_old_ones_which_are_not_copied(self, tmp_path: Path) -> None:
+        self.published(tmp_path / "scores", rows=1200)
+        before = {path.name: path.stat().st_ino for path in (tmp_path / "scores").glob("*.parquet")}
+
+        self.append(tmp_path / "scores", "job_2", 2)
+        self.append(tmp_path / "scores", "job_3", 3)
+
+        after = {path.name: path.stat().st_ino for path in (tmp_path / "scores").glob("*.parquet")}
+        assert before.items() <= after.items()
+        assert {path.stat().st_nlink for path in (tmp_path / "scores").glob("*.parquet")} == {1}
+        assert pq.read_table(tmp_path / "scores").equals(
+            pa.concat_tables(
+                table_of(spans_of(split_of(number, rows, 100))) for number, rows in ((1, 1200), (2, 200), (3, 200))
+            )
+        )
+
+    def test_the_manifest_of_an_appended_result_lists_all_files_and_names_the_earlier_jobs(
+        self, tmp_path: Path
+    ) -> None:
+        self.published(tmp_path / "scores")
+        first = json.loads((tmp_path / "scores" / "_manifest.json").read_text())
+
+        self.append(tmp_path / "scores", "job_2", 2)
+        second = json.loads((tmp_path / "scores" / "_manifest.json").read_text())
+        self.append(tmp_path / "scores", "job_3", 3, rows=0)
+        third = json.loads((tmp_path / "scores" / "_manifest.json").read_text())
+
+        assert "appended_to" not in first
+        assert (second["job_id"], second["appended_to"]) == ("job_2", ["job_1"])
+        assert second["counts"] == {"scored": 200, "rejected": 0, "skipped": 0}
+        assert second["files"][:5] == first["files"]
+        assert [file["from"][0]["rows"] for file in second["files"][5:]] == [
+            [2_000_000, 2_000_100],
+            [2_000_100, 2_000_200],
+        ]
+        assert (third["job_id"], third["appended_to"]) == ("job_3", ["job_1", "job_2"])
+        assert third["files"] == second["files"]
+        on_disk = {path.name for path in (tmp_path / "scores").glob("*.parquet")}
+        assert {file["name"] for file in third["files"]} == on_disk
+
+    def test_files_of_others_are_kept_and_listed(self, tmp_path: Path) -> None:
+        (tmp_path / "scores").mkdir()
+        pq.write_table(table_of(spans_of(split_of(9, 10, 10))), tmp_path / "scores" / "theirs.parquet")
+        (tmp_path / "scores" / "_SUCCESS").touch()
+        (tmp_path / "scores" / ".theirs.parquet.crc").touch()
+
+        self.append(tmp_path / "scores", "job_2", 2, rows=100)
+
+        manifest = json.loads((tmp_path / "scores" / "_manifest.json").read_text())
+        assert manifest["files"][0] == {"name": "theirs.parquet"}
+        assert manifest["appended_to"] == []
+        assert len(manifest["files"]) == 2
+        assert pq.read_table(tmp_path / "scores").num_rows == 110
+
+    @pytest.mark.parametrize(
+        ("columns", "said"),
+        [
+            ({"id": pa.int64(), "score": pa.float64(), "name": pa.string()}, "column score is float in the job, but d"),
+            ({"id": pa.int64(), "score": pa.float32()}, "the job's column name is missing"),
+            ({**dict(zip(SCHEMA.names, SCHEMA.types, strict=True)), "more": pa.int8()}, "there is a column more"),
+            ({"score": pa.float32(), "id": pa.int64(), "name": pa.string()}, "but in another order"),
+        ],
+        ids=["type", "missing", "more", "order"],
+    )
+    def test_appending_to_files_of_other_columns_is_refused(
+        self, tmp_path: Path, columns: dict[str, pa.DataType], said: str
+    ) -> None:
+        (tmp_path / "scores").mkdir()
+        pq.write_table(pa.schema(columns).empty_table(), tmp_path / "scores" / "theirs.parquet")
+
+        with pytest.raises(OutputError) as refused:
+            self.sink(tmp_path / "scores", "append").prepare(SCHEMA)
+
+        assert said in str(refused.value)
+        assert "in theirs.parquet, which is there already" in str(refused.value)
+        assert os.listdir(tmp_path) == ["scores"]
+
+    @pytest.mark.parametrize(
+        ("make", "said"),
+        [
+            (lambda path: path.write_text("mine"), "holds it.txt, which is no Parquet file"),
+            (lambda path: path.with_suffix(".parquet").write_text("mine"), "holds it.parquet, which is no readable"),
+            (lambda path: path.mkdir(), "it.txt in it is a folder"),
+            (lambda path: path.symlink_to("/etc/hostname"), "it.txt in it is no plain file on the same disk"),
+        ],
+        ids=["text", "named Parquet", "folder", "link"],
+    )
+    def test_appending_to_what_is_not_all_parquet_is_refused(
+        self, tmp_path: Path, make: Callable[[Path], object], said: str
+    ) -> None:
+        (tmp_path / "scores").mkdir()
+        make(tmp_path / "scores" / "it.txt")
+
+        with pytest.raises(OutputError) as refused:
+            self.sink(tmp_path / "scores", "append").prepare(SCHEMA)
+
+        assert said in str(refused.value)
+        assert "\n" not in str(refused.value)
+        assert os.listdir(tmp_path) == ["scores"]
+
+    def test_columns_whose_type_parquet_does_not_keep_are_appended_to_their_like(self, tmp_path: Path) -> None:
+        rows = pa.record_batch(
+            {"at": pa.array([0, 1], pa.timestamp("s")), "of": pa.array(["x", "y"]).dictionary_encode()}
+        )
+        split = split_of(1, rows=2, span_rows=2)
+        span = spans_of(split)[0]
+        for job_id in ("job_1", "job_2"):
+            sink = self.sink(tmp_path / "scores", "append", job_id)
+            sink.prepare(rows.schema)
+            sink.stage([type(span)(span.span, rows)], None)
+            sink.publish(manifest_of(sink, job_id, [split]))
+            sink.clean()
+
+        assert pq.read_table(tmp_path / "scores").num_rows == 4
+
+    def test_a_folder_replaced_by_one_of_other_columns_meanwhile_is_not_appended_to(self, tmp_path: Path) -> None:
+        sink = self.sink(tmp_path / "scores", "append")
+        split = split_of(1, rows=100, span_rows=100)
+        sink.prepare(SCHEMA)
+        sink.stage(spans_of(split), None)
+        (tmp_path / "scores").mkdir()
+        pq.write_table(pa.table({"other": [1]}), tmp_path / "scores" / "other.parquet")
+
+        with pytest.raises(OutputError, match=r"the job's column id is missing in other\.parquet"):
+            sink.publish(manifest_of(sink, "job_1", [split]))
+
+        assert sink.published() is None
+        assert pq.read_table(tmp_path / "scores").to_pydict() == {"other": [1]}
+
+    @pytest.mark.parametrize("mode", ["append", "overwrite"])
+    def test_a_kill_at_any_step_of_publishing_leaves_the_old_result_or_the_new_one(
+        self, tmp_path: Path, mode: Mode
+    ) -> None:
+        old, new = table_of(spans_of(split_of(1, 200, 100))), table_of(spans_of(split_of(2, 200, 100)))
+        wanted = new if mode == "overwrite" else pa.concat_tables([old, new])
+        split = split_of(2, rows=200, span_rows=100)
+        processes = multiprocessing.get_context("forkserver")
+        processes.set_forkserver_preload(["transforms.sinks.parquet"])
+        seen = []
+        for step in itertools.count():
+            folder = tmp_path / str(step)
+            folder.mkdir()
+            self.published(folder / "scores", f"old_{step}", rows=200)
+            sink = self.sink(folder / "scores", mode, f"job_{step}")
+            sink.prepare(SCHEMA)
+            for span in spans_of(split):
+                sink.stage([span], None)
+            manifest = manifest_of(sink, f"job_{step}", [split])
+
+            process = processes.Process(target=publish_and_die, args=(sink, manifest, step))
+            process.start()
+            process.join(60)
+            rows, published = pq.read_table(folder / "scores"), sink.published()
+            sink.publish(manifest)
+            sink.clean()
+
+            assert rows.equals(wanted if published else old)
+            assert pq.read_table(folder / "scores").equals(wanted)
+            assert os.listdir(folder) == ["scores"]
+            seen.append(published is not None)
+            if process.exitcode == 0:
+                break
+            assert process.exitcode == DIED
+
+        assert seen == sorted(seen), "a result that was out is gone again"
+        assert seen.count(False) > 5
+        assert seen.count(True) > 1
+
+    def test_an_overwrite_waits_its_turn_while_another_job_appends(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.published(tmp_path / "scores")
+        appending = self.sink(tmp_path / "scores", "append", "job_2")
+        overwriting = self.sink(tmp_path / "scores", job_id="job_3")
+        for number, sink in ((2, appending), (3, overwriting)):
+            sink.prepare(SCHEMA)
+            sink.stage(spans_of(split_of(number, 100, 100)), None)
+        is_linking, go_on = threading.Event(), threading.Event()
+        link = os.link
+
+        def slow_link(source: Path, target: Path) -> None:
+            if "job_2" in str(target):
+                is_linking.set()
+                assert go_on.wait(60)
+            link(source, target)
+
+        with ThreadPoolExecutor() as threads:
+            manifests = {
+                job_id: manifest_of(sink, job_id, [split_of(number, 100, 100)])
+                for job_id, number, sink in (("job_2", 2, appending), ("job_3", 3, overwriting))
+            }
+            monkeypatch.setattr(os, "link", slow_link)
+            first = threads.submit(appending.publish, manifests["job_2"])
+            assert is_linking.wait(60)
+            second = threads.submit(overwriting.publish, manifests["job_3"])
+            done, _ = wait([second], timeout=0.2)
+            go_on.set()
+            first.result(60)
+            second.result(60)
+
+        assert not done
+        assert pq.read_table(tmp_path / "scores").equals(table_of(spans_of(split_of(3, 100, 100))))
 
     @pytest.fixture
     def no_exchange(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,6 +401,44 @@ class TestParquetFolder:
             before, after = pq.read_table(tmp_path / "scores")["id"].to_pylist(), 500
 
         assert (before, after) == ([-1], 500)
+        assert os.listdir(tmp_path) == ["scores"]
+
+    @pytest.mark.usefixtures("no_exchange")
+    def test_what_a_killed_job_took_away_is_appended_to_by_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.published(tmp_path / "scores", "job_0")
+        killed = self.sink(tmp_path / "scores", "append", "job_1")
+        split = split_of(2, rows=100, span_rows=100)
+        killed.prepare(SCHEMA)
+        killed.stage(spans_of(split), None)
+        manifest = manifest_of(killed, "job_1", [split])
+        rename, renamed = os.rename, []
+
+        class Killed(BaseException):
+            pass
+
+        def killed_after_the_first(source: Path, target: Path) -> None:
+            if renamed:
+                raise Killed
+            rename(source, target)
+            renamed.append(target)
+
+        monkeypatch.setattr(os, "rename", killed_after_the_first)
+        with pytest.raises(Killed):
+            killed.publish(manifest)
+        monkeypatch.setattr(os, "rename", rename)
+        assert not (tmp_path / "scores").exists()
+
+        self.append(tmp_path / "scores", "job_2", 3)
+        killed.publish(manifest)
+        killed.clean()
+
+        assert pq.read_table(tmp_path / "scores").equals(
+            pa.concat_tables(
+                table_of(spans_of(split_of(number, rows, 100))) for number, rows in ((1, 500), (3, 200), (2, 100))
+            )
+        )
         assert os.listdir(tmp_path) == ["scores"]
 
     def test_a_job_does_not_publish_again_over_a_later_one(self, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from dataclasses import replace
 from decimal import Decimal
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -40,11 +40,11 @@ from transforms.counts import Counts
 from transforms.errors import LedgerError, OutputError, PipelineError
 from transforms.sinks.base import Sink
 from transforms.sinks.columns import LEDGER_TABLE
+from transforms.sinks.mode import Mode
 from transforms.sinks.postgres import PostgresSink
 from transforms.sinks.sqlite import SqliteTableSink
 from transforms.sinks.table import table_sink
 
-Mode = Literal["overwrite", "error_if_exists"]
 # What a server or a process is given to get somewhere, on a loaded machine.
 DEADLINE_S = 60
 # Key of the advisory lock by which a test holds up the server in the middle of a statement.
@@ -126,8 +126,8 @@ class TestPostgresSink(SinkContract):
         self.folder = tmp_path
         execute(database, "CREATE SCHEMA predictions")
 
-    def make_sink(self, mode: Mode = "overwrite", job_id: str = "job_1") -> PostgresSink:
-        sink = table_sink(Connection(self.uri), "predictions.scores", mode, job_id, self.folder)
+    def make_sink(self, mode: Mode = "overwrite", job_id: str = "job_1", appends_to: str | None = None) -> PostgresSink:
+        sink = table_sink(Connection(self.uri), "predictions.scores", mode, job_id, self.folder, appends_to)
         assert isinstance(sink, PostgresSink)
         return sink
 
@@ -144,11 +144,14 @@ class TestPostgresSink(SinkContract):
         with Connection(self.uri).open(autocommit=True) as connection, connection.cursor() as cursor:
             cursor.adbc_ingest("scores", table, mode="append", db_schema_name="predictions")
 
+    def remove_result(self) -> None:
+        execute(self.uri, "DROP TABLE predictions.scores")
+
     def leftovers(self) -> list[str]:
         tables = execute(
             self.uri, "SELECT relname::text FROM pg_class WHERE relnamespace = 'predictions'::regnamespace"
         )
-        kept = {"scores", LEDGER_TABLE, f"{LEDGER_TABLE}_pkey"}
+        kept = {"scores", LEDGER_TABLE, f"{LEDGER_TABLE}_pkey", f"{LEDGER_TABLE}_number_seq"}
         return sorted({name for (name,) in tables} - kept)
 
 
@@ -313,6 +316,24 @@ class TestPostgresTable:
         assert published is None
         assert values_in(read_table(database, "scores")) == values_in(table_of(spans_of(split_of(1, 1000, 100))))
 
+    @pytest.mark.parametrize("where", ["scores", LEDGER_TABLE], ids=["in the middle", "before the commit"])
+    def test_a_process_killed_while_it_appends_to_a_table_adds_nothing(
+        self, database: str, processes: ForkServerContext, where: str
+    ) -> None:
+        execute(database, self.TABLE, self.OLD)
+        sink = self.staged(database, mode="append")
+        manifest = manifest_of(sink, "job_1", [split_of(1, 1000, 100)])
+
+        with held_up(database, where, "NEW.id % 1000 = 500" if where == "scores" else "true"):
+            kill_when_held_up(database, processes, sink.publish, manifest)
+            left = execute(database, "SELECT count(*), min(name), max(name) FROM scores")
+            published = sink.published()
+        sink.publish(manifest)
+
+        assert left == [(50, "old", "old")]
+        assert published is None
+        assert execute(database, "SELECT count(*), count(DISTINCT id) FROM scores") == [(1050, 1050)]
+
     def test_a_process_killed_while_it_makes_a_table_leaves_none(
         self, database: str, processes: ForkServerContext
     ) -> None:
@@ -416,6 +437,59 @@ class TestPostgresTable:
         first.publish(manifest)
 
         assert values_in(read_table(schema, "scores")) == values_in(pa.Table.from_batches([rows_of(5, 5)]))
+
+    def test_appending_needs_no_right_to_delete_and_leaves_what_refers_to_the_table(
+        self, postgres: Postgres, database: str
+    ) -> None:
+        user = postgres.role(database)
+        role = user.partition("//")[2].partition("@")[0]
+        execute(
+            database,
+            f"GRANT CREATE, USAGE ON SCHEMA public TO {role}",
+            "CREATE TABLE scores (id bigint PRIMARY KEY, score real, name text)",
+            self.OLD,
+            "CREATE TABLE bets (id bigint REFERENCES scores ON DELETE CASCADE)",
+            "INSERT INTO bets VALUES (1)",
+        )
+        sink = postgres_sink(user, mode="append")
+
+        refused = refusal(lambda: sink.prepare(SCHEMA))
+        execute(database, f"GRANT INSERT ON scores TO {role}")
+        write(sink, rows_of(1000, 500))
+
+        assert "no right to add rows to it: GRANT INSERT" in refused
+        assert execute(database, "SELECT (SELECT count(*) FROM scores), (SELECT count(*) FROM bets)") == [(550, 1)]
+
+    def test_appended_rows_that_break_a_unique_index_leave_the_old_ones(self, schema: str) -> None:
+        execute(schema, self.TABLE, "CREATE UNIQUE INDEX by_id ON scores (id)", self.OLD)
+        sink = postgres_sink(schema, mode="append")
+        sink.prepare(SCHEMA)
+        sink.stage([span_with(rows_of(50, 10))], None)
+
+        said = refusal(lambda: sink.publish(manifest_of(sink, "job_1", [split_of(1, 10, 10)])))
+
+        assert 'duplicate key value violates unique constraint "by_id"' in said
+        assert execute(schema, "SELECT count(*) FROM scores") == [(50,)]
+
+    def test_a_table_of_jobs_from_before_there_was_appending_is_used_on(self, schema: str) -> None:
+        execute(
+            schema,
+            f"CREATE TABLE {LEDGER_TABLE} (job text PRIMARY KEY, table_name text NOT NULL, scored bigint NOT NULL,"
+            " rejected bigint NOT NULL, skipped bigint NOT NULL, published_at timestamptz NOT NULL,"
+            " details jsonb NOT NULL)",
+            f"INSERT INTO {LEDGER_TABLE} VALUES ('job_0', current_schema() || '.scores', 1, 0, 0, now(), '{{}}')",
+            f'UPDATE {LEDGER_TABLE} SET table_name = format(\'"%s"."scores"\', current_schema())',
+            self.TABLE,
+            "INSERT INTO scores VALUES (-1)",
+        )
+
+        write(PostgresSink(Connection(schema), "scores", "append", "job_1", "job_0"), rows_of(0, 10))
+
+        assert execute(schema, "SELECT count(*) FROM scores") == [(11,)]
+        assert execute(schema, f"SELECT job, number, appended FROM {LEDGER_TABLE} ORDER BY number") == [
+            ("job_0", 1, False),
+            ("job_1", 2, True),
+        ]
 
     def test_rows_that_the_ledger_does_not_count_stop_the_publish(self, schema: str) -> None:
         sink = self.staged(schema)
@@ -794,8 +868,10 @@ class TestSqliteTableSink(SinkContract):
         self.uri = f"sqlite:///{tmp_path}/results.db"
         self.folder = tmp_path
 
-    def make_sink(self, mode: Mode = "overwrite", job_id: str = "job_1") -> SqliteTableSink:
-        sink = table_sink(Connection(self.uri), "predictions.scores", mode, job_id, self.folder / job_id)
+    def make_sink(
+        self, mode: Mode = "overwrite", job_id: str = "job_1", appends_to: str | None = None
+    ) -> SqliteTableSink:
+        sink = table_sink(Connection(self.uri), "predictions.scores", mode, job_id, self.folder / job_id, appends_to)
         assert isinstance(sink, SqliteTableSink)
         return sink
 
@@ -813,6 +889,9 @@ class TestSqliteTableSink(SinkContract):
         execute(self.uri, 'CREATE TABLE "predictions.scores" (id INTEGER, score REAL, name TEXT)')
         with Connection(self.uri).open(autocommit=True) as connection, connection.cursor() as cursor:
             cursor.adbc_ingest("predictions.scores", table, mode="append")
+
+    def remove_result(self) -> None:
+        execute(self.uri, 'DROP TABLE "predictions.scores"')
 
     def leftovers(self) -> list[str]:
         files = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
@@ -908,15 +987,19 @@ class TestSqliteTable:
             (id,) for split in splits for id in table_of(spans_of(split))["id"].to_pylist()
         ]
 
-    @pytest.mark.parametrize("there_was_a_table", [True, False], ids=["old", "new"])
+    @pytest.mark.parametrize(
+        ("there_was_a_table", "mode"),
+        [(True, "overwrite"), (True, "append"), (False, "overwrite")],
+        ids=["old", "appended", "new"],
+    )
     def test_a_process_killed_while_it_publishes_leaves_what_was_there(
-        self, processes: ForkServerContext, there_was_a_table: bool
+        self, processes: ForkServerContext, there_was_a_table: bool, mode: Mode
     ) -> None:
         if there_was_a_table:
             execute(self.uri, self.TABLE, self.OLD)
         # So many rows that the commit is far off when the file begins to grow, past what SQLite keeps in memory.
         rows = 2_000_000
-        sink = self.staged(rows)
+        sink = self.staged(rows, mode=mode)
         manifest = manifest_of(sink, "job_1", [split_of(1, rows, rows // 10)])
         publishing = processes.Process(target=sink.publish, args=(manifest,))
 
@@ -933,7 +1016,8 @@ class TestSqliteTable:
         assert tables == ({"scores"} if there_was_a_table else set())
         assert left == ([(3, "old")] if there_was_a_table else None)
         assert published is None
-        assert execute(self.uri, "SELECT count(*), count(DISTINCT id) FROM scores") == [(rows, rows)]
+        total = rows + 3 if mode == "append" else rows
+        assert execute(self.uri, "SELECT count(*), count(DISTINCT id) FROM scores") == [(total, total)]
 
     def test_parts_and_drafts_that_no_note_names_are_not_published(self) -> None:
         sink = self.staged(100)
@@ -976,7 +1060,25 @@ class TestSqliteTable:
         write(self.sink(), rows_of(0, 10))
 
         assert execute(self.uri, f"SELECT * FROM {LEDGER_TABLE}") == [
-            ("job_1", "scores", 10, 0, 0, "2025-03-15T10:00:00+00:00", '{"model": "sha256:1"}')
+            ("job_1", "scores", 10, 0, 0, "2025-03-15T10:00:00+00:00", '{"model": "sha256:1"}', 0)
+        ]
+
+    def test_a_table_of_jobs_from_before_there_was_appending_is_used_on(self) -> None:
+        execute(
+            self.uri,
+            f"CREATE TABLE {LEDGER_TABLE} (job TEXT PRIMARY KEY, table_name TEXT NOT NULL, scored INTEGER NOT NULL,"
+            " rejected INTEGER NOT NULL, skipped INTEGER NOT NULL, published_at TEXT NOT NULL, details TEXT NOT NULL)",
+            f"INSERT INTO {LEDGER_TABLE} VALUES ('job_0', 'Scores', 3, 0, 0, '', '')",
+            self.TABLE,
+            self.OLD,
+        )
+
+        write(SqliteTableSink(Connection(self.uri), "scores", "append", "job_1", self.folder, "job_0"), rows_of(0, 10))
+
+        assert execute(self.uri, "SELECT count(*) FROM scores") == [(13,)]
+        assert execute(self.uri, f"SELECT job, appended FROM {LEDGER_TABLE} ORDER BY rowid") == [
+            ("job_0", 0),
+            ("job_1", 1),
         ]
 
     def test_a_publish_waits_for_another_writer(self) -> None:

@@ -23,6 +23,7 @@ from launcher.state.sql import SqlJobStore
 from launcher.supervisor import StartedJob, Supervisor
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, TableOutput
 from predictors.base import ModelSpec
+from transforms.counts import Counts
 
 ROOT = Path(__file__).parents[2]
 FAKE = "tests.unit.launcher_fakes"
@@ -331,7 +332,7 @@ def test_a_resume_that_is_stopped_early_does_not_forget_what_was_staged(supervis
     again.cancel()
     job = finished(supervisor, again)
 
-    assert (job.status, job.counts) == ("cancelled", None)
+    assert (job.status, job.counts) == ("cancelled", Counts(300))
     assert supervisor.moves(job.id)[-1].reason == (
         f"cancelled by SIGTERM while preparing; what was staged before is kept, `penstock resume {job.id}` goes on"
     )

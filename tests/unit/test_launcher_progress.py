@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import time
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +31,7 @@ from launcher.state.job import Job, Seconds
 from pipelines.spec import Rejects
 from tests.contract.job_store import T0, job
 from transforms.counts import Counts
-from transforms.telemetry import Telemetry
+from transforms.telemetry import CALL_BUCKETS_S, Telemetry
 
 
 def running(**changes: Any) -> Job:
@@ -49,9 +50,63 @@ def test_counters_of_all_workers_of_an_attempt_are_added(tmp_path: Path) -> None
     (tmp_path / "3.json").write_text("{")
     (tmp_path / "4.json").write_text("[]")
 
-    assert read_live(tmp_path, 2) == Live(10, 107, 1, 3, 5, 0.5, 1.25, 0.125)
+    assert read_live(tmp_path, 2) == Live(10, 107, 1, 3, 5, 0.5, 1.25, 0.125, call_buckets=(0,) * 16)
     assert read_live(tmp_path, 2).counts == Counts(107, 1, 3)
     assert read_live(tmp_path / "none", 2) == Live()
+
+
+def test_model_calls_of_all_workers_are_added_bucket_by_bucket(tmp_path: Path) -> None:
+    here = Telemetry(str(tmp_path), 3).counters()
+    for seconds in (0.0, 0.001, 0.0011, 0.0625, 59.5, 60.0, 3600.0):
+        here.observe_call(seconds)
+    here.flush()
+    elsewhere = {"buckets": [1000, *([0] * 14), 1], "sum_s": 100.5, "count": 1001}
+    (tmp_path / "1.json").write_text(json.dumps({"attempt": 3, "calls": elsewhere}))
+    (tmp_path / "2.json").write_text(json.dumps({"attempt": 3, "scored": 1}))
+    live = read_live(tmp_path, 3)
+
+    assert len(live.call_buckets) == len(CALL_BUCKETS_S) + 1
+    assert live.call_buckets == (1002, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 2)
+    assert live.calls == 1008
+    assert live.call_s == pytest.approx(3820.0646)
+    assert json.loads((tmp_path / f"{os.getpid()}.json").read_text())["calls"]["count"] == 7
+
+
+def test_bounds_of_model_calls_go_from_a_millisecond_to_a_minute() -> None:
+    assert (CALL_BUCKETS_S[0], CALL_BUCKETS_S[-1]) == (0.001, 60)
+    assert list(CALL_BUCKETS_S) == sorted(set(CALL_BUCKETS_S))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"scored": "many", "rejected": None, "staged": [1], "rows_read": True, "score_s": {}},
+        {"scored": -5, "rejected": -1.5, "score_s": float("nan"), "read_s": float("inf")},
+        {"calls": 7},
+        {"calls": {"buckets": [1, 2, 3], "sum_s": 1, "count": 6}},
+        {"calls": {"buckets": 3, "sum_s": 1}},
+        {"calls": {"buckets": ["a"] * 16, "sum_s": "long"}},
+    ],
+    ids=["no numbers", "no amounts", "no calls", "other buckets", "no buckets", "buckets of text"],
+)
+def test_what_is_no_counter_spoils_nothing(tmp_path: Path, told: dict[str, Any]) -> None:
+    (tmp_path / "1.json").write_text(json.dumps({"attempt": 1, **told}))
+    whole = {"attempt": 1, "scored": 5, "rejected": 1, "calls": {"buckets": [2, *([0] * 15)], "sum_s": 1, "count": 2}}
+    (tmp_path / "2.json").write_text(json.dumps(whole))
+    live = read_live(tmp_path, 1)
+
+    assert live == Live(scored=5, rejected=1, calls=2, call_s=1, call_buckets=(2, *([0] * 15)))
+    assert live.counts == Counts(5, 1)
+
+
+def test_counting_model_calls_costs_next_to_nothing() -> None:
+    counters = Telemetry(None, 4).counters()
+    began = time.process_time()
+    for _ in range(9000):
+        counters.observe_call(0.0001)
+
+    # So many a second are made by two cores. They take some 10 ms, but this machine may be busy.
+    assert time.process_time() - began < 0.1
 
 
 def test_rows_of_earlier_attempts_count_and_none_counts_twice() -> None:

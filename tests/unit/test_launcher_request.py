@@ -204,7 +204,7 @@ WHOLE = "use a whole number from"
         ("input.query", "", "is empty; write one SELECT"),
         ("input.connection", {"password": "hunter2"}, "is a mapping; write postgresql://user@host/db or sqlite:///file.db"),
         ("output.destination", "kafka", "is 'kafka', which is not known here; use parquet or table"),
-        ("output.mode", "append", "is 'append', which is not known here; use overwrite or error_if_exists"),
+        ("output.mode", "upsert", "is 'upsert', which is not known here; use error_if_exists, overwrite or append"),
         ("output.table_name", "", "is empty; write table or schema.table"),
         ("output.columns", "id", "is the text 'id'; list the input columns to keep; leave it out to keep all"),
     ],
@@ -264,7 +264,7 @@ def test_an_unknown_key_is_refused_with_the_nearest_known_one(field: str, line: 
 
 
 def test_all_mistakes_are_told_at_once_in_the_order_of_the_parts() -> None:
-    request = changed(changed(changed(SQL, "config.batch_size", 0), "model.uri", ""), "output.mode", "append")
+    request = changed(changed(changed(SQL, "config.batch_size", 0), "model.uri", ""), "output.mode", "upsert")
 
     assert [line.split()[0] for line in problems({**request, "zzz": 1})] == [
         "model.uri",

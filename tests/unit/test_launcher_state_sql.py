@@ -1,10 +1,10 @@
-"""The job store in SQLite, and the same in PostgreSQL where a driver is installed."""
+"""The job store in SQLite, and the same in PostgreSQL."""
 
 import sqlite3
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -16,32 +16,22 @@ from launcher.state.database import Database
 from launcher.state.sql import SqlJobStore
 from pipelines.spec import SqlInput
 from predictors.base import ModelSpec
-from tests.contract.job_store import SPEC, Clock, JobStoreContract, job
+from tests.contract.databases import InPostgres, InSqlite
+from tests.contract.job_store import SPEC, JobStoreContract, job
 
 
-class TestSqlite(JobStoreContract):
+class _InSql(JobStoreContract):
     @pytest.fixture
-    def open_store(self, tmp_path: Path, clock: Clock) -> Iterator[Callable[[], SqlJobStore]]:
-        yield from _closing(lambda: SqlJobStore.at(tmp_path / "penstock.db", clock))
+    def open_store(self, open_database: Callable[[], Database]) -> Callable[[], SqlJobStore]:
+        return lambda: SqlJobStore(open_database())
 
 
-class TestPostgres(JobStoreContract):
-    @pytest.fixture
-    def open_store(self, database: str, clock: Clock) -> Iterator[Callable[[], SqlJobStore]]:
-        url = database.replace("postgresql://", "postgresql+psycopg://")
-        yield from _closing(lambda: SqlJobStore(Database(url, "in PostgreSQL", clock)))
+class TestSqlite(InSqlite, _InSql):
+    pass
 
 
-def _closing(open_one: Callable[[], SqlJobStore]) -> Iterator[Callable[[], SqlJobStore]]:
-    opened: list[SqlJobStore] = []
-
-    def open_store() -> SqlJobStore:
-        opened.append(open_one())
-        return opened[-1]
-
-    yield open_store
-    for store in opened:
-        store.close()
+class TestPostgres(InPostgres, _InSql):
+    pass
 
 
 def test_what_the_database_refuses_is_told_without_the_spec(tmp_path: Path) -> None:

@@ -122,6 +122,7 @@ def make_pool() -> Iterator[MakePool]:
             nulls: Nulls = "reject",
             policy: RetryPolicy = AT_ONCE,
             progress: Callable[[int, int], object] = lambda scored, rejected: None,
+            called: Callable[[float], object] = lambda seconds: None,
         ) -> InlinePool:
             pool = InlinePool(
                 predictor,
@@ -130,6 +131,7 @@ def make_pool() -> Iterator[MakePool]:
                 nulls=nulls,
                 policy=policy,
                 progress=progress,
+                called=called,
             )
             opened.callback(pool.close)
             return pool
@@ -241,6 +243,26 @@ class TestCalls:
             assert answers.predictions.schema == schema
             assert answers.predictions.num_rows == 0
             assert len(answers.bad) == rows.num_rows
+
+    def test_each_call_is_told_of_failed_ones_included(self, make_pool: MakePool, watched: Watched) -> None:
+        told: list[float] = []
+        pool = make_pool(Doubler(watched.name), policy=RetryPolicy(2, 0, 0), called=told.append)
+        watched.before = raising(Transient("busy"), TimeoutError("late"), OutOfMemory("large"))
+
+        answers = result(pool.submit(numbered(0, 40, bad={33})))
+
+        assert len(told) == answers.calls == len(watched.calls)
+        assert all(seconds > 0 for seconds in told)
+        assert sum(told) <= answers.model_s
+
+    def test_a_call_that_ends_the_job_is_told_of(self, make_pool: MakePool, watched: Watched) -> None:
+        told: list[float] = []
+        pool = make_pool(Doubler(watched.name), policy=RetryPolicy(0), called=told.append)
+        watched.before = raising(Transient("gone"))
+
+        with pytest.raises(Transient):
+            result(pool.submit(numbered(0, 10)))
+        assert len(told) == 1
 
     def test_seconds_are_those_of_the_model_without_the_waits(self, make_pool: MakePool, watched: Watched) -> None:
         pool = make_pool(Doubler(watched.name), policy=RetryPolicy(1, first_wait_s=1))

@@ -1,13 +1,15 @@
 """Reading goes ahead of those who ask, no further than agreed, and skips what is noted."""
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
+from predictors.pressure import PRESSURE
 from tests.scenes import numbered_rows, scene
 from transforms import read
 from transforms.batches import Batch, Span, Split
@@ -21,6 +23,15 @@ def batches(count: int, pulled: list[int]) -> Iterator[Batch]:
     for i in range(count):
         pulled.append(i)
         yield Batch(Span(SPLIT, i, i + 1, last=False), pa.record_batch({"i": [i]}))
+
+
+@pytest.fixture
+def pressure() -> Iterator[None]:
+    """High, until the test ends."""
+    PRESSURE.reset()
+    PRESSURE.raise_level()
+    yield
+    PRESSURE.reset()
 
 
 def readers() -> list[threading.Thread]:
@@ -62,6 +73,79 @@ def test_an_error_comes_where_the_batch_would_have_come() -> None:
     with pytest.raises(OSError, match="the disk is gone"):
         next(reading)
     assert readers() == []
+
+
+@pytest.mark.usefixtures("pressure")
+def test_while_memory_is_short_a_batch_is_read_only_when_it_is_waited_for() -> None:
+    pulled: list[int] = []
+    reading = _ahead(batches(30, pulled))
+
+    for asked in range(1, 31):
+        assert next(reading)[0].span.start == asked - 1
+        # One more, where the batch came just as somebody began to wait for it.
+        assert len(pulled) <= asked + 1
+    assert list(reading) == []
+    assert readers() == []
+
+
+@pytest.mark.usefixtures("pressure")
+def test_what_was_read_before_memory_became_short_still_comes_and_nothing_more_until_it_has() -> None:
+    PRESSURE.clear()
+    pulled: list[int] = []
+    reading = _ahead(batches(30, pulled))
+    next(reading)
+    await_that(lambda: len(pulled) == read._AHEAD + 2)
+    PRESSURE.raise_level()
+    for _ in range(read._AHEAD + 1):
+        next(reading)
+
+    assert len(pulled) <= read._AHEAD + 3
+    PRESSURE.clear()
+    assert len(list(reading)) == 30 - read._AHEAD - 2
+
+
+@pytest.mark.usefixtures("pressure")
+def test_reading_ahead_goes_on_by_itself_once_there_is_room() -> None:
+    pulled: list[int] = []
+    reading = _ahead(batches(30, pulled))
+    next(reading)
+
+    PRESSURE.clear()
+
+    await_that(lambda: len(pulled) == read._AHEAD + 2)
+    reading.close()
+
+
+@pytest.mark.usefixtures("pressure")
+def test_closing_ends_a_thread_that_holds_back() -> None:
+    pulled: list[int] = []
+    reading = _ahead(batches(30, pulled))
+    next(reading)
+
+    reading.close()
+
+    assert readers() == []
+    assert len(pulled) <= 3
+
+
+@pytest.mark.usefixtures("pressure")
+def test_an_error_comes_while_memory_is_short() -> None:
+    def failing() -> Iterator[Batch]:
+        yield from batches(1, [])
+        raise OSError("the disk is gone")
+
+    reading = _ahead(failing())
+    next(reading)
+
+    with pytest.raises(OSError, match="the disk is gone"):
+        next(reading)
+
+
+def await_that(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not holds():
+        assert time.monotonic() < deadline
+        threading.Event().wait(0.01)
 
 
 @dataclass

@@ -1,12 +1,15 @@
 """Scoring keeps the order, bounds what is in flight, and lays rows and reasons together."""
 
+from collections.abc import Iterator
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from predictors.pool.base import Answers
+from predictors.pressure import PRESSURE
 from predictors.recovery import BadRow
 from tests.scenes import SCORES, Doubler
 from transforms import score
@@ -57,9 +60,18 @@ class _Lazy(Future[Answers]):
         return Answers(predictions, None, [], 1, 0.0)
 
 
-def scoring(pool: Any) -> _ScoreFn:
+@pytest.fixture
+def pressure() -> Iterator[None]:
+    """High, until the test ends."""
+    PRESSURE.reset()
+    PRESSURE.raise_level()
+    yield
+    PRESSURE.reset()
+
+
+def scoring(pool: Any, **changes: Any) -> _ScoreFn:
     """The DoFn, in a bundle, around `pool`."""
-    do_fn = _ScoreFn(Scoring(Doubler(), ("id",), 10, 2, "reject", 0), Telemetry())
+    do_fn = _ScoreFn(replace(Scoring(Doubler(), ("id",), 10, 2, "reject", 0), **changes), Telemetry())
     do_fn._make_pool = lambda: pool  # type: ignore[method-assign]
     do_fn.setup()
     do_fn.start_bundle()
@@ -97,6 +109,65 @@ def test_what_is_in_flight_is_bounded_by_bytes(monkeypatch: pytest.MonkeyPatch) 
 
     assert len(spans) == 50
     assert pool.most_bytes == 3 * one
+
+
+@pytest.mark.parametrize(
+    ("share", "most"), [(1.0, 5), (0.5, 2), (0.25, 1), (0.0, 1)], ids=["all", "half", "a quarter", "none"]
+)
+def test_a_share_of_the_spans_is_in_flight_one_at_least(share: float, most: int) -> None:
+    pool = SlowPool()
+
+    spans = run(scoring(pool, in_flight_share=share), [batch(i) for i in range(50)])
+
+    assert [span.span.start for span in spans] == list(range(0, 500, 10))
+    assert pool.most == most
+
+
+def test_a_share_of_the_bytes_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
+    pool = SlowPool()
+    one = batch(0).rows.nbytes
+    monkeypatch.setattr(score, "_IN_FLIGHT_BYTES", int(2.5 * one))
+    pool.workers = 100
+
+    run(scoring(pool, in_flight_share=0.5), [batch(i) for i in range(50)])
+
+    assert pool.most_bytes == 2 * one
+
+
+@pytest.mark.usefixtures("pressure")
+def test_while_memory_is_short_nothing_is_submitted_before_what_is_in_flight_is_done() -> None:
+    pool = SlowPool()
+
+    spans = run(scoring(pool), [batch(i) for i in range(50)])
+
+    assert [span.span.start for span in spans] == list(range(0, 500, 10))
+    assert pool.most == 1
+
+
+@pytest.mark.usefixtures("pressure")
+def test_what_is_in_flight_when_memory_becomes_short_is_waited_for_first() -> None:
+    pool = SlowPool()
+    do_fn = scoring(pool)
+    PRESSURE.clear()
+    for i in range(4):
+        list(do_fn.process(batch(i)))
+    PRESSURE.raise_level()
+    before = pool.waiting
+
+    left = [span.span.start for span in do_fn.process(batch(4))]
+
+    assert before == 4
+    assert left == [0, 10, 20, 30]
+    assert pool.waiting == 1
+
+
+def test_each_model_call_is_observed(tmp_path: Any) -> None:
+    telemetry = Telemetry(str(tmp_path), 77)
+    pool = _ScoreFn(Scoring(Doubler(), ("id",), 4, 1, "reject", 0), telemetry)._make_pool()
+    pool.submit(batch(0).rows).result(60)
+    pool.close()
+
+    assert telemetry.counters().calls()["count"] == 3
 
 
 def test_nothing_of_a_bundle_is_left_for_the_next() -> None:

@@ -16,7 +16,8 @@ from tests.scenes import numbered_rows, write_files
 from transforms.batches import Split
 from transforms.errors import InputChanged, InputError
 from transforms.sources.base import SPAN_BYTES, SPAN_ROWS, rebatch, span_rows
-from transforms.sources.parquet import ParquetSource, find_files
+from transforms.sources.files import find_files
+from transforms.sources.parquet import ParquetSource
 
 COLUMNS = ("id", "value")
 

@@ -2,6 +2,11 @@
 
 The order is always the same: `prepare` once, `stage` many times from any number of processes and threads, `publish`
 once, `clean`. Each of them may be cut off at any moment and called again.
+
+What becomes of a result that is there already is the sink's `mode`: it is refused (`error_if_exists`), replaced
+(`overwrite`), or kept and added to (`append`); where there is none, all of them make one. Rows are added once, however
+often `publish` is called, and of jobs that add to one destination at the same time none is lost. With `append` a sink
+may be given `appends_to`, the id of a job: then rows are added only while that very job was the last to publish there.
 """
 
 from collections.abc import Sequence
@@ -46,7 +51,8 @@ class Sink(Ledger, Protocol):
             schema: of the rows that will be staged.
 
         Raises:
-            OutputError: not writable, there already with `error_if_exists`, or the types do not fit.
+            OutputError: not writable, there already with `error_if_exists`, the types do not fit what is there, or it
+                is not the result that is to be added to.
         """
 
     def stage(self, spans: Sequence[ScoredSpan], rejects: str | None) -> list[Note] | None:
@@ -69,13 +75,14 @@ class Sink(Ledger, Protocol):
         """What this job published, or None when it has not."""
 
     def publish(self, manifest: Manifest) -> None:
-        """Show the staged result to readers, all at once, in place of what was there, and record that it was done.
+        """Show the staged result to readers, all at once, and record that it was done.
 
-        A second call does nothing. Exactly the rows that `manifest.notes` name appear. On an error or a kill readers
-        keep seeing the old result.
+        It takes the place of what was there; with `append` it shows what was there, too. A second call does nothing.
+        Exactly the rows that `manifest.notes` name appear. On an error or a kill readers keep seeing the old result.
 
         Raises:
-            OutputError: the destination refused; with `error_if_exists` also when it came into being meanwhile.
+            OutputError: the destination refused; with `error_if_exists` also when it came into being meanwhile; with
+                `appends_to` also when another job published there meanwhile.
         """
 
     def clean(self) -> None:

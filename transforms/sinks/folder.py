@@ -1,13 +1,20 @@
-"""A folder of files that appears all at once: staged in a hidden sibling, published by one exchange of names."""
+"""A folder of files that appears all at once: staged in a hidden sibling, published by one exchange of names.
+
+Rows are added in the same way: the folder that takes the other's place has the files of that, too, as further names of
+the same files (hard links), so that nothing is copied and readers see the old result or the new one.
+"""
 
 import ctypes
 import errno
 import fcntl
+import glob
 import json
 import os
+import re
 import shutil
+import stat
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,8 +24,13 @@ from transforms.counts import Counts
 from transforms.errors import OutputError
 from transforms.ledger import fsync_folder, write_durably
 from transforms.sinks.base import Manifest
+from transforms.sinks.entries import other_result
+from transforms.sinks.manifest import MANIFEST, publishers, read_manifest
 
-MANIFEST = "_manifest.json"
+# What the manifest is to say of a file, given its name in the result and the name of the part.
+Entry = Callable[[str, str], dict[str, Any]]
+
+_PART = re.compile(r"part-(\d+)-")
 _AT_FDCWD = -100
 # Where the old result waits while a file system without an exchange takes the new one.
 _REPLACED = "replaced"
@@ -31,7 +43,7 @@ _RENAME_EXCHANGE = 2
 
 @dataclass(frozen=True)
 class PublishedFolder:
-    """The folder `target`, to be replaced as a whole by what one job stages.
+    """The folder `target`, to be replaced as a whole by what one job stages, or by that and what is there.
 
     Everything of the job lies in `.<name>.penstock-<job>` beside it, so on the same file system: `parts` (durable
     files, some of which the ledger names), `ledger`, and `result`, the folder that takes the target's place.
@@ -39,6 +51,9 @@ class PublishedFolder:
     What was published is also recorded in the job's own folder, so that it is known after another job has taken the
     target, and after the staging is gone: the record is written before the exchange and holds the inode of `result`,
     which has left the staging folder if, and only if, the exchange was made.
+
+    Jobs publish into one target in turn: who has locked `.<name>.penstock.lock` beside it. The file is there only while
+    one does, or was killed doing so.
 
     Args:
         target: where readers look; a link is followed.
@@ -53,10 +68,13 @@ class PublishedFolder:
     job_folder: Path
 
     @property
+    def _real(self) -> Path:
+        return Path(os.path.realpath(self.target))
+
+    @property
     def staging(self) -> Path:
         """The hidden sibling."""
-        real = Path(os.path.realpath(self.target))
-        return real.parent / f".{real.name}.penstock-{self.job_id}"
+        return self._real.parent / f".{self._real.name}.penstock-{self.job_id}"
 
     @property
     def parts(self) -> Path:
@@ -100,6 +118,76 @@ class PublishedFolder:
                 raise OutputError(self._exists())
         elif self.target.exists():
             raise OutputError(f"{self.purpose} {self.target}: this is a file; name a folder")
+
+    def check_appendable(self, appends_to: str | None, check: Callable[[Sequence[Path]], None]) -> None:
+        """Refuse a target that no files can be added to.
+
+        Args:
+            appends_to: the job whose result it must hold; None for whatever is there.
+            check: given the files that are there; raises OutputError when others must not join them.
+
+        Raises:
+            OutputError: it is no folder of plain files, not that job's result, or `check` does not let it pass.
+        """
+        with self.explained():
+            if not self._real.parent.is_dir():
+                self._check_holder(appends_to)
+                return
+            with self._turn():
+                self._restore_any()
+                self.check_target(lambda _: True)
+                self._check_holder(appends_to)
+                check(self._kept())
+
+    def check_linkable(self) -> None:
+        """Refuse a target whose files cannot be given a second name: other users', or on a disk that has no links.
+
+        To be called between `prepare` and `publish`.
+
+        Raises:
+            OutputError: names the first such file.
+        """
+        with self.explained(), self._turn():
+            probe = self.staging / f".probe-{uuid.uuid4().hex}"
+            for path in self._kept():
+                try:
+                    os.link(path, probe)
+                except OSError as error:
+                    raise OutputError(
+                        f"{self.purpose} {self.target}: {path.name} cannot be linked into a new folder "
+                        f"({error.strerror}), as appending does; run the job as its owner, or name another folder"
+                    ) from error
+                probe.unlink()
+
+    def _check_holder(self, appends_to: str | None) -> None:
+        if appends_to is None:
+            return
+        if not self._real.exists():
+            raise OutputError(f"{self.purpose} {self.target}: the result of {appends_to} is gone; nothing was added")
+        manifest = read_manifest(self._real)
+        found = None if manifest is None else manifest["job_id"]
+        if found != appends_to:
+            raise OutputError(f"{self.purpose} {self.target}: {other_result(appends_to, found)}")
+
+    def _kept(self) -> list[Path]:
+        """The files of the target, by name, that a result that is added to keeps; none when there is no target.
+
+        Raises:
+            OutputError: there is something else than a file, or a file that lies on another disk.
+        """
+        if not self._real.is_dir():
+            return []
+        device = self._real.stat().st_dev
+        paths = sorted(path for path in self._real.iterdir() if not path.name.startswith((".", "_")))
+        for path in paths:
+            status = path.lstat()
+            if not stat.S_ISREG(status.st_mode) or status.st_dev != device:
+                what = "a folder" if stat.S_ISDIR(status.st_mode) else "no plain file on the same disk"
+                raise OutputError(
+                    f"{self.purpose} {self.target}: {path.name} in it is {what}, and rows are added to plain files "
+                    f"only; name another folder, or move it away"
+                )
+        return paths
 
     def _exists(self) -> str:
         if self.purpose == "rejects.path":
@@ -163,44 +251,107 @@ class PublishedFolder:
         """
         if self.published() is not None:
             return
-        result = self.staging / "result"
-        with self.explained(), self._publishing():
+        with self.explained(), self._turn():
+            if self.published() is None:
+                paths = {name: self.parts / part for name, part in files.items()}
+                self._show(paths, manifest, {"files": listing}, replace)
+
+    def append(
+        self,
+        parts: Callable[[bool], Sequence[str]],
+        manifest: Manifest,
+        entry: Entry,
+        appends_to: str | None,
+        check: Callable[[Sequence[Path]], None],
+    ) -> None:
+        """Put a folder of the target's files and the named parts in the target's place.
+
+        Files keep their names, and those of the parts come after them. The manifest is that of this job, save that it
+        lists the files of earlier ones, too, and names those in `appended_to`, oldest first.
+
+        Args:
+            parts: gives their names, in the order of the input, when told whether the target has no files yet.
+            entry: what the manifest says of the file of a part.
+            appends_to, check: as `check_appendable` takes them.
+
+        Raises:
+            OutputError: as `check_appendable`, or the file system refuses.
+        """
+        if self.published() is not None:
+            return
+        with self.explained(), self._turn():
             if self.published() is not None:
                 return
-            self._record.unlink(missing_ok=True)
-            shutil.rmtree(result, ignore_errors=True)
-            result.mkdir()
-            for name, part in files.items():
-                os.link(self.parts / part, result / name)
-            text = {
-                "job_id": manifest.job_id,
-                "published_at": manifest.published_at,
-                "counts": asdict(manifest.counts),
-                "files": listing,
-                **manifest.details,
+            self._restore_any()
+            self._check_holder(appends_to)
+            is_there, kept = self._real.exists(), self._kept()
+            check(kept)
+            numbers = [int(match[1]) for path in kept if (match := _PART.match(path.name))]
+            names = {
+                f"part-{n:05d}-{part}": part for n, part in enumerate(parts(not kept), max(numbers, default=-1) + 1)
             }
-            with open(result / MANIFEST, "x") as file:
-                json.dump(text, file, indent=1)
-                file.flush()
-                os.fsync(file.fileno())
-            fsync_folder(result)
-            status = result.stat()
-            record = {"result": [status.st_dev, status.st_ino], "counts": asdict(manifest.counts)}
-            write_durably(self._record, json.dumps(record).encode())
-            target = Path(os.path.realpath(self.target))
-            self._take_place(result, target, replace)
-            fsync_folder(target.parent)
-            fsync_folder(self.staging)
+            listing = [*self._listing(kept), *(entry(name, part) for name, part in names.items())]
+            earlier = read_manifest(self._real)
+            told = {"files": listing, "appended_to": [] if earlier is None else publishers(earlier)}
+            paths = {path.name: path for path in kept} | {name: self.parts / part for name, part in names.items()}
+            self._show(paths, manifest, told, replace=is_there)
+
+    def _listing(self, files: Sequence[Path]) -> list[dict[str, Any]]:
+        """What the target's manifest says of `files`, in its order; those that it does not know come first."""
+        manifest = read_manifest(self._real) or {}
+        names = {path.name for path in files}
+        listed = [entry for entry in manifest.get("files", []) if entry["name"] in names]
+        unlisted = names - {entry["name"] for entry in listed}
+        return [*({"name": name} for name in sorted(unlisted)), *listed]
+
+    def _show(self, paths: dict[str, Path], manifest: Manifest, told: dict[str, Any], replace: bool) -> None:
+        """Make a folder with a link to each of `paths`, by name, and a manifest, and put it in the target's place."""
+        result = self.staging / "result"
+        self._record.unlink(missing_ok=True)
+        shutil.rmtree(result, ignore_errors=True)
+        result.mkdir()
+        for name, path in paths.items():
+            os.link(path, result / name)
+        text = {
+            "job_id": manifest.job_id,
+            "published_at": manifest.published_at,
+            "counts": asdict(manifest.counts),
+            **told,
+            **manifest.details,
+        }
+        with open(result / MANIFEST, "x") as file:
+            json.dump(text, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        fsync_folder(result)
+        status = result.stat()
+        record = {"result": [status.st_dev, status.st_ino], "counts": asdict(manifest.counts)}
+        write_durably(self._record, json.dumps(record).encode())
+        target = self._real
+        self._take_place(result, target, replace)
+        fsync_folder(target.parent)
+        fsync_folder(self.staging)
+
+    @property
+    def _lock(self) -> Path:
+        return self._real.parent / f".{self._real.name}.penstock.lock"
 
     @contextmanager
-    def _publishing(self) -> Iterator[None]:
-        """Let one publisher of this job in at a time; the lock dies with its process."""
-        fd = os.open(self.staging, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+    def _turn(self) -> Iterator[None]:
+        """Let one publisher into the target at a time; the lock dies with its process."""
+        while True:
+            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX)
+                # Who had it before has removed the file: then the next ones lock another of that name.
+                if _is_at(fd, self._lock):
+                    try:
+                        yield
+                        return
+                    finally:
+                        self._lock.unlink(missing_ok=True)
+            finally:
+                os.close(fd)
 
     def _take_place(self, result: Path, target: Path, replace: bool) -> None:
         """Rename `result` to `target`; what was there, if anything, ends in the staging folder."""
@@ -236,9 +387,19 @@ class PublishedFolder:
 
     def _restore(self) -> None:
         """Put back what a kill between two renames took away."""
-        replaced, target = self.staging / _REPLACED, Path(os.path.realpath(self.target))
-        if replaced.exists() and not target.exists():
-            os.rename(replaced, target)
+        replaced = self.staging / _REPLACED
+        if replaced.exists() and not self._real.exists():
+            os.rename(replaced, self._real)
+
+    def _restore_any(self) -> None:
+        """Put back what a kill of whichever job took away; in turn only, when none is between its two renames."""
+        if self._real.exists():
+            return
+        for staging in self._real.parent.glob(f".{glob.escape(self._real.name)}.penstock-*"):
+            # A result that still waits was not shown.
+            if (staging / _REPLACED).exists() and (staging / "result").exists():
+                os.rename(staging / _REPLACED, self._real)
+                return
 
     def remove_staging(self) -> None:
         """Remove the hidden folder and what is in it, save an old result that has no other place."""
@@ -246,6 +407,10 @@ class PublishedFolder:
             self._restore()
             if self.staging.exists():
                 shutil.rmtree(self.staging)
+            if self._lock.exists():
+                # Somebody's turn, or left by one that was killed; who takes it next removes it.
+                with self._turn():
+                    pass
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -256,13 +421,12 @@ class PublishedFolder:
             raise OutputError(f"{self.purpose} {self.target}: {_reason(error)}") from error
 
 
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a published folder, or None where there is none that is ours."""
+def _is_at(fd: int, path: Path) -> bool:
+    """Whether an open file is still the one that is found at `path`."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-    except (OSError, ValueError):
-        return None
-    return manifest if isinstance(manifest, dict) and {"job_id", "counts"} <= manifest.keys() else None
+        return os.path.samestat(os.fstat(fd), os.stat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _reason(error: OSError) -> str:

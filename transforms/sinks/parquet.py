@@ -1,6 +1,6 @@
 """A folder of Parquet files as a sink."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 
 from transforms.batches import ScoredSpan, Split
 from transforms.counts import Counts
+from transforms.errors import OutputError
 from transforms.ledger import FileLedger, Note, note_of, parts_of
 from transforms.sinks.base import Manifest
 from transforms.sinks.folder import PublishedFolder
-from transforms.sinks.mode import Mode
+from transforms.sinks.mode import Mode, check_appends_to
 
 # Rows of an output row group; readers skip and share out work by these.
 _GROUP_ROWS = 1_048_576
@@ -25,15 +26,21 @@ class ParquetSink:
 
     Args:
         path: the folder.
-        mode: `overwrite` replaces it whole; `error_if_exists` refuses one with anything in it.
+        mode: `overwrite` replaces it whole, `append` adds files to those in it, which must be Parquet files of the same
+            columns, `error_if_exists` refuses one with anything in it.
         job_id: the job that stages.
         job_folder: the job's own folder, which outlives the staging.
+        appends_to: with `append`, the job whose result the folder must hold.
     """
 
     path: str
     mode: Mode
     job_id: str
     job_folder: Path
+    appends_to: str | None = None
+
+    def __post_init__(self) -> None:
+        check_appends_to(self.mode, self.appends_to)
 
     @property
     def _folder(self) -> PublishedFolder:
@@ -47,7 +54,11 @@ class ParquetSink:
         """Check the folder and make its hidden sibling."""
         folder = self._folder
         if folder.published() is None:
-            folder.prepare(may_exist=lambda _: self.mode == "overwrite")
+            if self.mode == "append":
+                folder.check_appendable(self.appends_to, lambda files: self._check_files(files, _as_read(schema)))
+            folder.prepare(may_exist=lambda _: self.mode != "error_if_exists")
+            if self.mode == "append":
+                folder.check_linkable()
             with folder.explained():
                 # What an empty result looks like must be known without a row.
                 pq.write_metadata(schema, folder.staging / "schema")
@@ -83,18 +94,62 @@ class ParquetSink:
         return self._folder.published()
 
     def publish(self, manifest: Manifest) -> None:
-        """Exchange the folder with one of the noted parts, named in the order of the input."""
+        """Exchange the folder with one of the noted parts, named in the order of the input.
+
+        With `append` that one has the files of the folder, too, and the parts come after them.
+        """
         folder = self._folder
         if folder.published() is not None:
             return
         parts = parts_of(manifest.notes)
+        if self.mode == "append":
+            self._append(folder, parts, manifest)
+            return
         files = {f"part-{number:05d}-{part}": part for number, part in enumerate(parts)}
         listing = [lineage(name, parts[part], manifest.splits) for name, part in files.items()]
         if not files:
-            schema = pq.read_schema(folder.staging / "schema")
-            part = folder.write_part(".parquet", lambda path: write_parquet(path, schema.empty_table()))
-            files = {f"part-00000-{part}": part}
+            files = {f"part-00000-{part}": part for part in [self._write_empty(folder)]}
         folder.publish(files, manifest, listing, replace=self.mode == "overwrite")
+
+    def _append(self, folder: PublishedFolder, parts: Mapping[str, list[Note]], manifest: Manifest) -> None:
+        schema = pq.read_schema(folder.staging / "schema")
+        folder.append(
+            # Without rows there is nothing to add; but a result of no rows must be there for readers, too.
+            lambda is_new: list(parts) or ([self._write_empty(folder)] if is_new else []),
+            manifest,
+            lambda name, part: lineage(name, parts.get(part, ()), manifest.splits),
+            self.appends_to,
+            lambda files: self._check_files(files, schema),
+        )
+
+    def _write_empty(self, folder: PublishedFolder) -> str:
+        schema = pq.read_schema(folder.staging / "schema")
+        return folder.write_part(".parquet", lambda path: write_parquet(path, schema.empty_table()))
+
+    def _check_files(self, files: Sequence[Path], schema: pa.Schema) -> None:
+        """Demand that rows of `schema` can join those of `files`: Parquet files of the same columns, in that order.
+
+        Raises:
+            OutputError: names the first file that they cannot, and why.
+        """
+        for file in files:
+            if file.suffix != ".parquet":
+                raise OutputError(
+                    f"output.path {self.path} holds {file.name}, which is no Parquet file, so no rows are added to it; "
+                    f"name another folder, or move the file away"
+                )
+            try:
+                found = pq.read_schema(file)
+            except pa.ArrowInvalid as error:
+                raise OutputError(
+                    f"output.path {self.path} holds {file.name}, which is no readable Parquet file; move it away"
+                ) from error
+            difference = _difference(found, schema)
+            if difference is not None:
+                raise OutputError(
+                    f"output.path {self.path}: {difference} in {file.name}, which is there already; name another "
+                    f"folder, or use output.mode: overwrite"
+                )
 
     def clean(self) -> None:
         """Remove the hidden sibling, the old result with it."""
@@ -107,6 +162,29 @@ class ParquetSink:
     def describe(self) -> str:
         """The folder."""
         return self.path
+
+
+def _as_read(schema: pa.Schema) -> pa.Schema:
+    """`schema` as a Parquet file gives it back: some units of time are not kept."""
+    file = pa.BufferOutputStream()
+    pq.write_metadata(schema, file)
+    return pq.read_schema(pa.BufferReader(file.getvalue()))
+
+
+def _difference(found: pa.Schema, schema: pa.Schema) -> str | None:
+    """The first difference in names, types or order, for people; None when there is none."""
+    for name in schema.names:
+        if name not in found.names:
+            return f"the job's column {name} is missing"
+    for field in found:
+        if field.name not in schema.names:
+            return f"there is a column {field.name}, which the job does not have,"
+        wanted = schema.field(field.name).type
+        if field.type != wanted:
+            return f"column {field.name} is {wanted} in the job, but {field.type}"
+    if found.names != schema.names:
+        return f"columns come as {', '.join(schema.names)} in the job, but in another order"
+    return None
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

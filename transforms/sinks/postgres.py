@@ -25,12 +25,12 @@ from transforms.errors import ConnectionRefused, LedgerError, OutputError
 from transforms.ledger import Note, note_of
 from transforms.sinks.base import Manifest
 from transforms.sinks.columns import LEDGER_TABLE, Kind, cast_columns, check_names, kind_of, plain
-from transforms.sinks.mode import Mode
+from transforms.sinks.entries import newest_publisher, other_result
+from transforms.sinks.mode import Mode, check_appends_to
+from transforms.sinks.names import PostgresTable, quoted, split_name
 
 # PostgreSQL cuts longer names off, silently.
 _NAME_BYTES = 63
-_NAME = r'"(?:[^"]|"")+"|[^\W\d][\w$]*'
-_TABLE_NAME = re.compile(rf"(?:(?P<schema>{_NAME})\.)?(?P<table>{_NAME})")
 _JOB_NAME = re.compile(r"[a-z0-9_]{1,40}")
 
 _MICROSECONDS = pa.timestamp("us")
@@ -58,6 +58,9 @@ _TAKES: dict[str, tuple[pa.DataType, set[Kind]]] = {
     "timestamptz": (_UTC_MICROSECONDS, {"timestamptz"}),
     "interval": (pa.duration("us"), {"duration"}),
 }
+
+# Of the table of jobs: in which order they published, and whether their rows were added to those that were there.
+_LATER_COLUMNS = ("number bigint GENERATED ALWAYS AS IDENTITY", "appended boolean NOT NULL DEFAULT false")
 
 # Long statements are the job's own to bound (`timeout_minutes`). All of it ends with the transaction.
 _SETTINGS = set_postgres(
@@ -95,17 +98,6 @@ _COLUMNS = """
 # By URI: connections that are closed, but know the server's types; see `_connected`.
 _acquainted: dict[str, dbapi.Connection] = {}
 _acquainted_lock = threading.Lock()
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table by schema and name, as PostgreSQL keeps them."""
-
-    schema: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{_quoted(self.schema)}.{_quoted(self.name)}"
 
 
 @dataclass(frozen=True)
@@ -161,22 +153,28 @@ class _Column:
 class PostgresSink:
     """Scored rows in one table of a PostgreSQL database (12 or later).
 
-    Needs the rights to create tables in the schema and, for a table that is there, to insert and delete. Nothing is
-    kept open between calls; `stage` may be called from any number of threads and processes, each with a transaction of
-    its own.
+    Needs the rights to create tables in the schema and, for a table that is there, to insert and, unless it appends,
+    to delete. Nothing is kept open between calls; `stage` may be called from any number of threads and processes, each
+    with a transaction of its own.
 
     Args:
         connection: the database.
         table_name: `table` or `schema.table` as in SQL: folded to lower case unless in double quotes. Without a
             schema it is the first of the connection's `search_path`.
-        mode: `overwrite` replaces all rows of a table that is there; `error_if_exists` refuses it.
+        mode: `overwrite` replaces all rows of a table that is there, `append` adds to them, `error_if_exists` refuses
+            it.
         job_id: the job that stages.
+        appends_to: with `append`, the job whose result the table must hold.
     """
 
     connection: Connection
     table_name: str
     mode: Mode
     job_id: str
+    appends_to: str | None = None
+
+    def __post_init__(self) -> None:
+        check_appends_to(self.mode, self.appends_to)
 
     def describe(self) -> str:
         """The table and its database, the password masked."""
@@ -189,11 +187,12 @@ class PostgresSink:
             target = self._target(cursor)
             self._check_schema(cursor, target)
             # Of two jobs that start together, one makes the ledger and the other finds it.
-            _lock(cursor, f"penstock prepares in {_quoted(target.schema)}")
+            _lock(cursor, f"penstock prepares in {quoted(target.schema)}")
             self._make_ledger(cursor, target.schema)
             if self._published(cursor, target.schema) is not None:
                 return
             existing = self._check_target(cursor, target)
+            self._check_holder(cursor, target, existing)
             if not _exists(cursor, self._rows(target.schema)):
                 columns = self._staged_columns(schema, existing)
                 cursor.execute(f"CREATE TABLE {self._rows(target.schema)} ({', '.join(columns)})")
@@ -235,10 +234,10 @@ class PostgresSink:
             return self._published(cursor, self._target(cursor).schema)
 
     def publish(self, manifest: Manifest) -> None:
-        """Replace the target's rows by the staged ones, or name the staging table as it, in one transaction.
+        """Put the staged rows in the place of the target's, or beside them, or name the staging table as it.
 
-        Readers are not held up; other writers of the target are, until the end. Grants, indexes, triggers and views
-        of the target stay.
+        All in one transaction. Readers are not held up. Other writers of the target are, until the end; while rows are
+        added, only those that publish there. Grants, indexes, triggers and views of the target stay.
         """
         with self._transaction() as cursor:
             target = self._target(cursor)
@@ -248,20 +247,23 @@ class PostgresSink:
                 return
             self._check_staged(cursor, target.schema, manifest)
             existing = self._check_target(cursor, target)
+            self._check_holder(cursor, target, existing)
             if existing is None:
-                cursor.execute(f"ALTER TABLE {self._rows(target.schema)} RENAME TO {_quoted(target.name)}")
+                cursor.execute(f"ALTER TABLE {self._rows(target.schema)} RENAME TO {quoted(target.name)}")
             else:
-                self._replace_rows(cursor, target, existing)
+                self._fill(cursor, target, existing)
             _fetch(
                 cursor,
-                f"INSERT INTO {_ledger(target.schema)} VALUES ($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint,"
-                " $6::text::timestamptz, $7::text::jsonb) RETURNING 1",
+                f"INSERT INTO {_ledger(target.schema)} (job, table_name, scored, rejected, skipped, published_at,"
+                " details, appended) VALUES ($1::text, $2::text, $3::bigint, $4::bigint, $5::bigint,"
+                " $6::text::timestamptz, $7::text::jsonb, $8::boolean) RETURNING 1",
                 (
                     self.job_id,
                     str(target),
                     *astuple(manifest.counts),
                     manifest.published_at,
                     json.dumps(manifest.details),
+                    self.mode == "append" and existing is not None,
                 ),
             )
             cursor.execute("COMMIT")
@@ -296,17 +298,15 @@ class PostgresSink:
     def _error(self, message: str) -> OutputError:
         return OutputError(f"{self.describe()}: {self.connection.mask(message)}")
 
-    def _target(self, cursor: dbapi.Cursor) -> _Table:
-        match = _TABLE_NAME.fullmatch(self.table_name)
-        if match is None:
+    def _target(self, cursor: dbapi.Cursor) -> PostgresTable:
+        found = split_name(self.table_name)
+        if found is None:
             raise self._error(
                 "write output.table_name as table or schema.table, a name with other than letters, digits and _ in "
                 "double quotes"
             )
-        name = _folded(match["table"])
-        if match["schema"]:
-            schema = _folded(match["schema"])
-        else:
+        schema, name = found
+        if schema is None:
             ((schema,),) = _fetch(cursor, "SELECT current_schema()::text")
             if schema is None:
                 raise self._error("no schema of the search_path exists; write output.table_name as schema.table")
@@ -315,26 +315,26 @@ class PostgresSink:
                 raise self._error(f"name {part} is longer than the {_NAME_BYTES} bytes that PostgreSQL keeps")
         if name == LEDGER_TABLE:
             raise self._error(f"{LEDGER_TABLE} is where jobs are recorded; name another table")
-        return _Table(schema, name)
+        return PostgresTable(schema, name)
 
-    def _check_schema(self, cursor: dbapi.Cursor, target: _Table) -> None:
+    def _check_schema(self, cursor: dbapi.Cursor, target: PostgresTable) -> None:
         found = _fetch(
             cursor,
             "SELECT has_schema_privilege(oid, 'CREATE') AND has_schema_privilege(oid, 'USAGE'), current_user::text"
             " FROM pg_namespace WHERE nspname = $1::text",
             (target.schema,),
         )
-        schema = _quoted(target.schema)
+        schema = quoted(target.schema)
         if not found:
             raise self._error(f"there is no schema {schema}; make it first: CREATE SCHEMA {schema}")
         ((allowed, user),) = found
         if not allowed:
             raise self._error(
                 f"user {user} may not make tables in schema {schema}: GRANT CREATE, USAGE ON SCHEMA {schema}"
-                f" TO {_quoted(user)}"
+                f" TO {quoted(user)}"
             )
 
-    def _check_target(self, cursor: dbapi.Cursor, target: _Table) -> list[_Column] | None:
+    def _check_target(self, cursor: dbapi.Cursor, target: PostgresTable) -> list[_Column] | None:
         """The columns of the target, or None when there is none.
 
         Raises:
@@ -349,6 +349,11 @@ class PostgresSink:
         ((relation, row_security, may_insert, may_delete, referrer),) = found
         if relation not in {"r", "p"}:
             raise self._error("this is a view or another thing without rows of its own; name a table")
+        if self.mode == "append":
+            if not may_insert:
+                raise self._error(f"no right to add rows to it: GRANT INSERT ON {target}")
+            # The other reasons are those against deleting.
+            return _columns(cursor, target)
         if not (may_insert and may_delete):
             raise self._error(f"no right to replace its rows: GRANT INSERT, DELETE ON {target}")
         if row_security:
@@ -359,7 +364,21 @@ class PostgresSink:
             raise self._error(f"rows of {referrer} refer to it, so its own cannot be replaced; name another table")
         return _columns(cursor, target)
 
-    def _check_namesakes(self, cursor: dbapi.Cursor, target: _Table) -> None:
+    def _check_holder(self, cursor: dbapi.Cursor, target: PostgresTable, existing: list[_Column] | None) -> None:
+        """Demand that the target holds the result of the job that is to be added to, if one is.
+
+        Raises:
+            OutputError: says what is there instead.
+        """
+        if self.appends_to is None:
+            return
+        if existing is None:
+            raise self._error(f"the table, and in it the result of {self.appends_to}, is gone; nothing was added")
+        newest = newest_publisher(cursor, "postgres", str(_ledger(target.schema)), str(target))
+        if newest != self.appends_to:
+            raise self._error(other_result(self.appends_to, newest))
+
+    def _check_namesakes(self, cursor: dbapi.Cursor, target: PostgresTable) -> None:
         """Refuse to make a table beside one that is more likely meant: "Scores" for Scores, or another schema's."""
         written = self.table_name.rpartition(".")[2]
         if written != target.name and _fetch(cursor, _RELATION, (target.schema, written)):
@@ -368,7 +387,7 @@ class PostgresSink:
                 " output.table_name, or another name"
             )
         if self.table_name == written:
-            ((found,),) = _fetch(cursor, "SELECT to_regclass($1::text)::text", (_quoted(target.name),))
+            ((found,),) = _fetch(cursor, "SELECT to_regclass($1::text)::text", (quoted(target.name),))
             if found is not None:
                 raise self._error(f"there is a {found} in the search_path; write output.table_name as schema.table")
 
@@ -399,7 +418,7 @@ class PostgresSink:
                     )
                 if type is None:
                     raise self._error(f"its column {field.name} is {column.type} and cannot take {field.type}")
-            declared.append(f"{_quoted(field.name)} {type}{null}")
+            declared.append(f"{quoted(field.name)} {type}{null}")
         for column in existing or []:
             if column.not_null and not column.has_default and column.name not in schema.names:
                 raise self._error(
@@ -414,7 +433,7 @@ class PostgresSink:
             cursor.execute(
                 f"CREATE TABLE {ledger} (job text PRIMARY KEY, table_name text NOT NULL, scored bigint NOT NULL,"
                 " rejected bigint NOT NULL, skipped bigint NOT NULL, published_at timestamptz NOT NULL,"
-                " details jsonb NOT NULL)"
+                f" details jsonb NOT NULL, {', '.join(_LATER_COLUMNS)})"
             )
             return
         ((allowed, user),) = _fetch(
@@ -425,8 +444,11 @@ class PostgresSink:
         )
         if not allowed:
             raise self._error(
-                f"another user's jobs are recorded in {ledger}: GRANT SELECT, INSERT ON {ledger} TO {_quoted(user)}"
+                f"another user's jobs are recorded in {ledger}: GRANT SELECT, INSERT ON {ledger} TO {quoted(user)}"
             )
+        if not any(column.name == "appended" for column in _columns(cursor, ledger)):
+            # Made when there was no appending.
+            cursor.execute(f"ALTER TABLE {ledger} {', '.join(f'ADD COLUMN {column}' for column in _LATER_COLUMNS)}")
 
     def _insert_notes(self, cursor: dbapi.Cursor, schema: str, notes: Sequence[Note]) -> list[tuple[Any, ...]]:
         """Note spans in ascending order, so that two writers never wait for each other; those noted are left out."""
@@ -439,7 +461,7 @@ class PostgresSink:
             (json.dumps([asdict(note) for note in notes]),),
         )
 
-    def _copy(self, cursor: dbapi.Cursor, table: _Table, batches: Sequence[pa.RecordBatch]) -> None:
+    def _copy(self, cursor: dbapi.Cursor, table: PostgresTable, batches: Sequence[pa.RecordBatch]) -> None:
         columns = {column.name: column for column in _columns(cursor, table)}
         types = {}
         for field in batches[0].schema:
@@ -470,7 +492,7 @@ class PostgresSink:
                 f"{len(manifest.notes)} are to be published"
             )
 
-    def _replace_rows(self, cursor: dbapi.Cursor, target: _Table, existing: list[_Column]) -> None:
+    def _fill(self, cursor: dbapi.Cursor, target: PostgresTable, existing: list[_Column]) -> None:
         staging = self._rows(target.schema)
         takers = {column.name: column for column in existing}
         names, values = [], []
@@ -478,12 +500,13 @@ class PostgresSink:
             taker = takers.get(column.name)
             if taker is None:
                 raise self._error(f"its column {column.name} is gone since the job began; add it again")
-            name = _quoted(column.name)
+            name = quoted(column.name)
             names.append(name)
             values.append(f"{name}::{taker.type}" if column.base == "text" and taker.takes_text else name)
-        # Readers pass; a writer in between would leave rows that are neither the old result nor the new one.
-        cursor.execute(f"LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")
-        cursor.execute(f"DELETE FROM {target}")
+        if self.mode != "append":
+            # Readers pass; a writer in between would leave rows that are neither the old result nor the new one.
+            cursor.execute(f"LOCK TABLE {target} IN SHARE ROW EXCLUSIVE MODE")
+            cursor.execute(f"DELETE FROM {target}")
         cursor.execute(f"INSERT INTO {target} ({', '.join(names)}) SELECT {', '.join(values)} FROM {staging}")
 
     def _published(self, cursor: dbapi.Cursor, schema: str) -> Counts | None:
@@ -506,11 +529,11 @@ class PostgresSink:
             )
             return [Note(*row) for row in found]
 
-    def _rows(self, schema: str) -> _Table:
-        return _Table(schema, f"_penstock_{self._job}")
+    def _rows(self, schema: str) -> PostgresTable:
+        return PostgresTable(schema, f"_penstock_{self._job}")
 
-    def _notes(self, schema: str) -> _Table:
-        return _Table(schema, f"_penstock_{self._job}_notes")
+    def _notes(self, schema: str) -> PostgresTable:
+        return PostgresTable(schema, f"_penstock_{self._job}_notes")
 
     @property
     def _job(self) -> str:
@@ -548,20 +571,8 @@ def _connected(connection: Connection) -> Iterator[dbapi.Connection]:
             further.close()
 
 
-def _ledger(schema: str) -> _Table:
-    return _Table(schema, LEDGER_TABLE)
-
-
-def _quoted(name: str) -> str:
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
-
-
-def _folded(written: str) -> str:
-    """The name that PostgreSQL understands by what is written in SQL."""
-    if written.startswith('"'):
-        return written[1:-1].replace('""', '"')
-    return re.sub("[A-Z]+", lambda match: match[0].lower(), written)
+def _ledger(schema: str) -> PostgresTable:
+    return PostgresTable(schema, LEDGER_TABLE)
 
 
 def _taken(base: str, arrow: pa.DataType) -> pa.DataType | None:
@@ -620,11 +631,11 @@ def _natural_type(arrow: pa.DataType) -> str | None:
     return names.get(kind)
 
 
-def _columns(cursor: dbapi.Cursor, table: _Table) -> list[_Column]:
+def _columns(cursor: dbapi.Cursor, table: PostgresTable) -> list[_Column]:
     return [_Column(*row) for row in _fetch(cursor, _COLUMNS, (table.schema, table.name))]
 
 
-def _exists(cursor: dbapi.Cursor, table: _Table) -> bool:
+def _exists(cursor: dbapi.Cursor, table: PostgresTable) -> bool:
     ((found,),) = _fetch(cursor, "SELECT to_regclass($1::text) IS NOT NULL", (str(table),))
     return bool(found)
 

@@ -6,7 +6,6 @@ second copy of the library in the same process (Python's own sqlite3) would drop
 
 import json
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,7 +25,9 @@ from transforms.errors import LedgerError, OutputError
 from transforms.ledger import FileLedger, Note, fsync_folder, in_order, note_of, parts_of, write_durably
 from transforms.sinks.base import Manifest
 from transforms.sinks.columns import LEDGER_TABLE, Kind, cast_columns, check_names, kind_of, plain
-from transforms.sinks.mode import Mode
+from transforms.sinks.entries import newest_publisher, other_result
+from transforms.sinks.mode import Mode, check_appends_to
+from transforms.sinks.names import folded, quoted
 
 # Digits that SQLite's floating point keeps; a longer decimal is kept as text.
 _EXACT_DIGITS = 15
@@ -70,9 +71,11 @@ class SqliteTableSink:
     Args:
         connection: the database; its file is made when there is none, its folder must exist.
         table_name: taken literally: SQLite has no schemas, and `predictions.scores` is a table of that name.
-        mode: `overwrite` replaces all rows of a table that is there; `error_if_exists` refuses it.
+        mode: `overwrite` replaces all rows of a table that is there, `append` adds to them, `error_if_exists` refuses
+            it.
         job_id: the job that stages.
         folder: the job's own; holds `parts`, `ledger` and `schema` until `clean`.
+        appends_to: with `append`, the job whose result the table must hold.
     """
 
     connection: Connection
@@ -80,6 +83,10 @@ class SqliteTableSink:
     mode: Mode
     job_id: str
     folder: Path
+    appends_to: str | None = None
+
+    def __post_init__(self) -> None:
+        check_appends_to(self.mode, self.appends_to)
 
     @property
     def _ledger(self) -> FileLedger:
@@ -99,7 +106,7 @@ class SqliteTableSink:
 
     def prepare(self, schema: pa.Schema) -> None:
         """Check the file and the table, and make the folders for parts and notes."""
-        check_names(pa.schema([field.with_name(_folded(field.name)) for field in schema]))
+        check_names(pa.schema([field.with_name(folded(field.name)) for field in schema]))
         for field in schema:
             if _stored(field.type) is None:
                 raise self._error(
@@ -110,7 +117,11 @@ class SqliteTableSink:
             return
         if os.path.exists(self._path):
             with self._cursor() as cursor:
-                self._check_columns(schema, self._check_target(cursor))
+                existing = self._check_target(cursor)
+                self._check_holder(cursor, existing)
+                self._check_columns(schema, existing)
+        else:
+            self._check_absent()
         with self._explained():
             self._parts.mkdir(parents=True, exist_ok=True)
             self._ledger.folder.mkdir(exist_ok=True)
@@ -146,7 +157,7 @@ class SqliteTableSink:
             return self._published(cursor)
 
     def publish(self, manifest: Manifest) -> None:
-        """Empty or make the table, fill it and record that it was done, in one transaction.
+        """Empty or make the table, or do neither; fill it and record that it was done, in one transaction.
 
         Waits for another writer, and for readers that are at it, up to `SQLITE_BUSY_MS` each. Readers of a database
         in WAL mode are not held up; others may find it locked near the end, and then see the new rows. Indexes,
@@ -158,29 +169,29 @@ class SqliteTableSink:
             if self._published(cursor) is not None:
                 return
             existing = self._check_target(cursor)
+            self._check_holder(cursor, existing)
             with self._explained():
                 schema = pa.ipc.read_schema(pa.py_buffer(self._schema.read_bytes()))
-            table = _quoted(self.table_name)
+            table = quoted(self.table_name)
             if existing is None:
-                declared = ", ".join(f"{_quoted(field.name)} {_declared(field.type)}" for field in schema)
+                declared = ", ".join(f"{quoted(field.name)} {_declared(field.type)}" for field in schema)
                 cursor.execute(f"CREATE TABLE {table} ({declared})")
             else:
                 self._check_columns(schema, existing)
-                cursor.execute(f"DELETE FROM {table}")
+                if self.mode != "append":
+                    cursor.execute(f"DELETE FROM {table}")
             self._insert(cursor, manifest)
+            self._make_ledger(cursor)
             cursor.execute(
-                f"CREATE TABLE IF NOT EXISTS {LEDGER_TABLE} (job TEXT PRIMARY KEY, table_name TEXT NOT NULL,"
-                " scored INTEGER NOT NULL, rejected INTEGER NOT NULL, skipped INTEGER NOT NULL,"
-                " published_at TEXT NOT NULL, details TEXT NOT NULL)"
-            )
-            cursor.execute(
-                f"INSERT INTO {LEDGER_TABLE} VALUES (?, ?, ?, ?, ?, ?, ?)",
+                f"INSERT INTO {LEDGER_TABLE} (job, table_name, scored, rejected, skipped, published_at, details,"
+                " appended) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     self.job_id,
                     self.table_name,
                     *astuple(manifest.counts),
                     manifest.published_at,
                     json.dumps(manifest.details),
+                    int(self.mode == "append" and existing is not None),
                 ),
             )
             cursor.execute("COMMIT")
@@ -238,7 +249,7 @@ class SqliteTableSink:
         Raises:
             OutputError: it is there and may not, or cannot, be emptied and filled.
         """
-        if _folded(self.table_name) == LEDGER_TABLE:
+        if folded(self.table_name) == LEDGER_TABLE:
             raise self._error(f"{LEDGER_TABLE} is where jobs are recorded; name another table")
         found = _fetch(
             cursor,
@@ -259,6 +270,34 @@ class SqliteTableSink:
         )
         return [_Column(name, declared, *map(bool, flags)) for name, declared, *flags in columns]
 
+    def _check_holder(self, cursor: dbapi.Cursor, existing: list[_Column] | None) -> None:
+        """Demand that the table holds the result of the job that is to be added to, if one is.
+
+        Raises:
+            OutputError: says what is there instead.
+        """
+        if existing is None:
+            self._check_absent()
+        if self.appends_to is None:
+            return
+        newest = newest_publisher(cursor, "sqlite", LEDGER_TABLE, self.table_name) if _has_ledger(cursor) else None
+        if newest != self.appends_to:
+            raise self._error(other_result(self.appends_to, newest))
+
+    def _check_absent(self) -> None:
+        if self.appends_to is not None:
+            raise self._error(f"the table, and in it the result of {self.appends_to}, is gone; nothing was added")
+
+    def _make_ledger(self, cursor: dbapi.Cursor) -> None:
+        cursor.execute(
+            f"CREATE TABLE IF NOT EXISTS {LEDGER_TABLE} (job TEXT PRIMARY KEY, table_name TEXT NOT NULL,"
+            " scored INTEGER NOT NULL, rejected INTEGER NOT NULL, skipped INTEGER NOT NULL,"
+            " published_at TEXT NOT NULL, details TEXT NOT NULL, appended INTEGER NOT NULL DEFAULT 0)"
+        )
+        # One that was made when there was no appending.
+        if not _fetch(cursor, "SELECT 1 FROM pragma_table_info(?) WHERE name = 'appended'", (LEDGER_TABLE,)):
+            cursor.execute(f"ALTER TABLE {LEDGER_TABLE} ADD COLUMN appended INTEGER NOT NULL DEFAULT 0")
+
     def _check_columns(self, schema: pa.Schema, existing: list[_Column] | None) -> None:
         """Demand that a table that is there can take our columns.
 
@@ -267,9 +306,9 @@ class SqliteTableSink:
         """
         if existing is None:
             return
-        columns = {_folded(column.name): column for column in existing}
+        columns = {folded(column.name): column for column in existing}
         for field in schema:
-            column = columns.pop(_folded(field.name), None)
+            column = columns.pop(folded(field.name), None)
             if column is None:
                 raise self._error(f"it has no column {field.name}; add one that can take {field.type}")
             if column.computed:
@@ -321,7 +360,7 @@ class SqliteTableSink:
             yield rows
 
     def _published(self, cursor: dbapi.Cursor) -> Counts | None:
-        if not _fetch(cursor, "SELECT 1 FROM sqlite_schema WHERE name = ?", (LEDGER_TABLE,)):
+        if not _has_ledger(cursor):
             return None
         found = _fetch(cursor, f"SELECT scored, rejected, skipped FROM {LEDGER_TABLE} WHERE job = ?", (self.job_id,))
         return Counts(*found[0]) if found else None
@@ -419,14 +458,8 @@ def _explained(said: str) -> str:
     return next((remedy for sign, remedy in remedies.items() if sign in said), said)
 
 
-def _folded(name: str) -> str:
-    """Names that SQLite takes for the same are equal: it ignores the case of ASCII letters only."""
-    return re.sub("[A-Z]+", lambda match: match[0].lower(), name)
-
-
-def _quoted(name: str) -> str:
-    escaped = name.replace('"', '""')
-    return f'"{escaped}"'
+def _has_ledger(cursor: dbapi.Cursor) -> bool:
+    return bool(_fetch(cursor, "SELECT 1 FROM sqlite_schema WHERE name = ?", (LEDGER_TABLE,)))
 
 
 def _fetch(cursor: dbapi.Cursor, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:

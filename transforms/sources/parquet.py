@@ -1,47 +1,16 @@
 """Parquet files as a source: splits are runs of row groups, columns are read only where they are wanted."""
 
-import glob
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from transforms.batches import Batch, Split
-from transforms.errors import InputChanged, InputError
+from transforms.errors import InputChanged
 from transforms.sources.base import SPLIT_ROWS, rebatch, span_rows
-
-
-def find_files(paths: Sequence[str]) -> list[str]:
-    """The files that `paths` name, sorted, each once: a file, a glob, or a folder that is searched for `*.parquet`.
-
-    Hidden files and folders, and those that begin with an underscore, are left out of folders.
-
-    Raises:
-        InputError: a path names nothing.
-    """
-    found: set[str] = set()
-    for path in paths:
-        if os.path.isdir(path):
-            files = [str(file) for file in Path(path).rglob("*.parquet") if _is_data(file.relative_to(path))]
-            if not files:
-                raise InputError(f"input.path {path}: the folder holds no *.parquet file")
-        elif glob.has_magic(path) and not os.path.exists(path):
-            files = [file for file in glob.glob(path, recursive=True) if os.path.isfile(file)]
-            if not files:
-                raise InputError(f"input.path {path}: no file matches the pattern")
-        elif os.path.isfile(path):
-            files = [path]
-        else:
-            raise InputError(f"input.path {path}: there is no such file or folder")
-        found.update(files)
-    return sorted(found)
-
-
-def _is_data(path: Path) -> bool:
-    return not any(part.startswith((".", "_")) for part in path.parts)
+from transforms.sources.files import find_files, open_alike, open_file, unreadable
 
 
 @dataclass(frozen=True)
@@ -64,19 +33,18 @@ class ParquetSource:
             InputError: a path names nothing, a file is not readable Parquet, or two files differ in their columns.
         """
         files = find_files(paths)
-        schema = _open(files[0]).schema_arrow.remove_metadata()
-        for file in files[1:]:
-            _check_same(schema, _open(file).schema_arrow.remove_metadata(), files[0], file)
-        if len(set(schema.names)) < len(schema):
-            twice = next(name for name in schema.names if schema.names.count(name) > 1)
-            raise InputError(f"{files[0]}: two columns are named {twice!r}; give each its own name")
+        opened = open_alike(files)
+        schema = next(opened).schema_arrow.remove_metadata()
+        # The others are opened to be compared with it.
+        for _ in opened:
+            pass
         return cls(tuple(files), schema)
 
     def plan(self, columns: Sequence[str], batch_size: int) -> Iterator[Split]:
         """Splits of whole row groups, about `SPLIT_ROWS` rows each; counts are exact."""
         number = 0
         for uri in self.files:
-            file = _open(uri)
+            file = open_file(uri)
             metadata = file.metadata
             length = span_rows(batch_size, _row_bytes(metadata, columns))
             fingerprint = _fingerprint(uri)
@@ -111,19 +79,10 @@ class ParquetSource:
                 try:
                     pieces.append(file.read_row_group(group, columns=list(columns)).select(list(columns)).take(own))
                 except (pa.ArrowException, OSError) as error:
-                    raise _unreadable(split.uri, error) from error
+                    raise unreadable(split.uri, error) from error
             before = stop
         table = pa.concat_tables(pieces).cast(schema).combine_chunks()
         return table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema=schema)
-
-
-def _open(uri: str) -> pq.ParquetFile:
-    try:
-        return pq.ParquetFile(uri, memory_map=True)
-    except FileNotFoundError as error:
-        raise InputError(f"{uri}: there is no such file") from error
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(uri, error) from error
 
 
 def _open_planned(split: Split) -> pq.ParquetFile:
@@ -132,16 +91,12 @@ def _open_planned(split: Split) -> pq.ParquetFile:
         raise InputChanged(f"{split.uri}: the file was there when the job was planned and is gone; put it back")
     if _fingerprint(split.uri) != split.fingerprint:
         raise InputChanged(f"{split.uri}: the file changed after the job was planned; run the job anew")
-    return _open(split.uri)
+    return open_file(split.uri)
 
 
 def _fingerprint(uri: str) -> str:
     status = os.stat(uri)
     return f"{status.st_size}:{status.st_mtime_ns}"
-
-
-def _unreadable(uri: str, error: Exception) -> InputError:
-    return InputError(f"{uri} is not a readable Parquet file: {' '.join(str(error).split())}")
 
 
 def _naming(chunks: Iterator[pa.RecordBatch], uri: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -150,7 +105,7 @@ def _naming(chunks: Iterator[pa.RecordBatch], uri: str, columns: Sequence[str]) 
         for chunk in chunks:
             yield chunk.select(list(columns))
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(uri, error) from error
+        raise unreadable(uri, error) from error
 
 
 def _groups(split: Split) -> list[int]:
@@ -183,17 +138,3 @@ def _row_bytes(metadata: pq.FileMetaData, columns: Sequence[str]) -> float:
             if column.path_in_schema.split(".")[0] in wanted:
                 total += column.total_uncompressed_size
     return total / rows if rows else 0.0
-
-
-def _check_same(schema: pa.Schema, other: pa.Schema, first: str, file: str) -> None:
-    remedy = "all files of a job need the same columns under the same types"
-    missing = [name for name in schema.names if name not in other.names]
-    more = [name for name in other.names if name not in schema.names]
-    if missing:
-        raise InputError(f"{file}: column {missing[0]!r} of {first} is missing; {remedy}")
-    if more:
-        raise InputError(f"{file}: column {more[0]!r} is not in {first}; {remedy}")
-    for name in schema.names:
-        given, wanted = other.field(name).type, schema.field(name).type
-        if not given.equals(wanted):
-            raise InputError(f"{file}: column {name!r} is {given}, but {wanted} in {first}; {remedy}")

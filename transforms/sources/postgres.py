@@ -31,11 +31,11 @@ def read_postgres(session: Session, statement: str, limit: int | None) -> Result
     """
     found = session.schema(statement)
     check_columns(found.names)
-    casts = {field.name: cast for field in found if (cast := _cast(field)) is not None}
+    casts = {field.name: cast for field in found if (cast := plain_cast(field)) is not None}
     statement = _select(statement, found.names, casts, limit)
     found = session.schema(statement)
     schema = pa.schema([pa.field(field.name, _storage(field.type)) for field in found])
-    decimals = {field.name: _declared(field) for field in found if _is_numeric(field.type)}
+    decimals = {field.name: declared_decimal(field) for field in found if _is_numeric(field.type)}
     # EXPLAIN cannot stand within COPY.
     ((explained,),) = session.fetch("EXPLAIN (FORMAT JSON) " + statement, **{"adbc.postgresql.use_copy": "false"})
     plan = json.loads(explained)[0]["Plan"]
@@ -62,7 +62,7 @@ def _select(statement: str, names: list[str], casts: dict[str, str], limit: int 
     return text if limit is None else f"{text} LIMIT {limit}"
 
 
-def _cast(field: pa.Field) -> str | None:
+def plain_cast(field: pa.Field) -> str | None:
     """What the server has to turn a column into, so that it arrives as what it is; None when it does anyway."""
     named = (field.metadata or {}).get(b"POSTGRESQL:type", b"").decode()
     if named in _MISREAD:
@@ -93,7 +93,7 @@ def _storage(type_: pa.DataType) -> pa.DataType:
     return type_.storage_type if isinstance(type_, pa.BaseExtensionType) else type_
 
 
-def _declared(field: pa.Field) -> tuple[int, int] | None:
+def declared_decimal(field: pa.Field) -> tuple[int, int] | None:
     """Precision and scale of NUMERIC(p, s), where a decimal128 can have them.
 
     The type modifier is PostgreSQL's (numeric.c): 4 more than the precision in the upper half and the scale, signed, in

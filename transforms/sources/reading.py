@@ -8,7 +8,7 @@ from typing import Any, Self
 import pyarrow as pa
 from adbc_driver_manager import dbapi
 
-from transforms.connection import Connection
+from transforms.connection import CONNECT_TIMEOUT_S, Connection
 from transforms.errors import InputError
 
 
@@ -33,14 +33,20 @@ class Result:
 
 
 class Session:
-    """One read-only transaction: all statements see the database as it was at the first. Used by one thread."""
+    """One read-only transaction: all statements see the database as it was at the first. Used by one thread.
 
-    def __init__(self, connection: Connection) -> None:
+    Args:
+        connection: where to.
+        connect_timeout_s: see `Connection.open`.
+    """
+
+    def __init__(self, connection: Connection, connect_timeout_s: int = CONNECT_TIMEOUT_S) -> None:
         self.connection = connection
+        self._connect_timeout_s = connect_timeout_s
         self._database: Any = None
 
     def __enter__(self) -> Self:
-        self._database = self.connection.open(read_only=True)
+        self._database = self.connection.open(read_only=True, connect_timeout_s=self._connect_timeout_s)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -56,6 +62,15 @@ class Session:
         """
         with self._opened({}) as cursor:
             return cursor.adbc_execute_schema(statement)
+
+    def compile(self, statement: str) -> None:
+        """Have the database understand `statement`, and not run it.
+
+        Raises:
+            InputError: the database refuses it.
+        """
+        with self._opened({}) as cursor:
+            cursor.adbc_prepare(statement)
 
     def fetch(self, statement: str, **options: str) -> list[tuple[Any, ...]]:
         """Run `statement` and return its rows, of which there are few.

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from transforms.connection import Connection
 from transforms.errors import InputError
+from transforms.sources.counting import count_rows
 from transforms.sources.postgres import read_postgres
 from transforms.sources.query import bare, check_query, reads_table, tables_read
 from transforms.sources.reading import Result, Session
@@ -85,19 +86,6 @@ def sample(connection: Connection, query: str, rows: int) -> pa.Table:
     for batch in batches:
         decimals.look(batch)
     return pa.Table.from_batches(batches, result.schema).cast(decimals.schema())
-
-
-def count_rows(connection: Connection, query: str) -> int:
-    """How many rows `query` gives. The database counts; nothing is transferred.
-
-    Raises:
-        ConnectionRefused, InputError: as `snapshot`.
-    """
-    check_query(query, connection.dialect)
-    with Session(connection) as session:
-        statement = bare(query, connection.dialect)
-        ((rows,),) = session.fetch(f"SELECT count(*) FROM (\n{statement}\n) AS penstock_query")
-    return int(rows)
 
 
 def _read(session: Session, query: str, limit: int | None = None) -> Result:

@@ -104,21 +104,26 @@ def upgrade() -> None:
         sa.Column("times", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_jobs")),
     )
-    op.create_index(op.f("ix_jobs_finished_at"), "jobs", ["finished_at"], unique=False)
     op.create_index(
-        op.f("ix_jobs_managed_status_tenant_queued_at"),
+        op.f("ix_jobs_managed_expired_at_finished_at"), "jobs", ["managed", "expired_at", "finished_at"], unique=False
+    )
+    op.create_index(
+        op.f("ix_jobs_managed_status_tenant_queued_at_not_before"),
         "jobs",
-        ["managed", "status", "tenant", "queued_at"],
+        ["managed", "status", "tenant", "queued_at", "not_before"],
+        unique=False,
+    )
+    op.create_index(
+        op.f("ix_jobs_schedule_id_tenant_status_created_at_id"),
+        "jobs",
+        ["schedule_id", "tenant", "status", "created_at", "id"],
         unique=False,
     )
     op.create_index(op.f("ix_jobs_tenant_created_at_id"), "jobs", ["tenant", "created_at", "id"], unique=False)
     op.create_index(
-        op.f("ix_jobs_tenant_model_id_created_at_id"), "jobs", ["tenant", "model_id", "created_at", "id"], unique=False
-    )
-    op.create_index(
-        op.f("ix_jobs_tenant_schedule_id_created_at_id"),
+        op.f("ix_jobs_tenant_model_id_status_created_at_id"),
         "jobs",
-        ["tenant", "schedule_id", "created_at", "id"],
+        ["tenant", "model_id", "status", "created_at", "id"],
         unique=False,
     )
     op.create_index(
@@ -144,6 +149,7 @@ def upgrade() -> None:
         sa.Column("working_dir", sa.Text(), nullable=True),
         sa.Column("description", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(), nullable=False),
+        sa.Column("deleted_at", sa.DateTime(), nullable=True),
         sa.PrimaryKeyConstraint("tenant", "model_id", "version", name=op.f("pk_models")),
     )
     op.create_table(

@@ -1,0 +1,426 @@
+"""Admission: a request becomes a job that waits in its tenant's queue, or is refused at once with all that is wrong.
+
+What the request names (a model, connections, paths, a webhook's receiver) is looked up and held against what the tenant
+may reach; rows are counted, as far as that takes no longer than a second.
+"""
+
+import hashlib
+import math
+import shutil
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from launcher.aside import call_aside
+from launcher.confined_spec import confine_spec
+from launcher.counting import count_rows
+from launcher.dispatcher import Forks
+from launcher.errors import (
+    AddressForbidden,
+    AsideFailed,
+    ConnectionUnknown,
+    HostUnknown,
+    JobExists,
+    LauncherError,
+    ModelUnknown,
+    NoRejects,
+    NotNow,
+    PathForbidden,
+    Problem,
+    RequestError,
+    RoleLacking,
+)
+from launcher.home import Home
+from launcher.reach import DEFAULT_CONNECTION, Reach, connections_of
+from launcher.rejects import rejects_of
+from launcher.request.service import JobRequest
+from launcher.settings import Settings
+from launcher.state.job import Job, Webhook, new_id
+from launcher.state.keys import Role
+from launcher.state.registry import Models
+from launcher.state.sql import SqlJobStore
+from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
+from predictors.base import ModelSpec
+from transforms.connection import Connection
+from transforms.errors import ConnectionRefused, InputError, PipelineError
+
+# Whoever submits a job waits for it no longer than this.
+_COUNT_S = 1.0
+# Looking at the data of an estimate takes 2 s by itself, and as long as the database needs for a count.
+_ESTIMATE_S = 60.0
+# What a start costs a job, however few its rows are.
+_START_S = 1.0
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who asks: a tenant, and what their key may do."""
+
+    tenant: str
+    role: Role
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request with everything that it names looked up.
+
+    Args:
+        spec: connections by name, paths resolved; an output path that is empty is the service's to choose.
+        working_dir: where a Python model is imported from; None is the job's own folder.
+    """
+
+    spec: JobSpec
+    model_id: str | None
+    model_version: int | None
+    working_dir: str | None
+
+
+class Admission:
+    """Takes jobs in.
+
+    Args:
+        forks: where work that needs Beam is done.
+    """
+
+    def __init__(
+        self, home: Home, store: SqlJobStore, models: Models, reach: Reach, settings: Settings, forks: Forks
+    ) -> None:
+        self._home = home
+        self._store = store
+        self._models = models
+        self._reach = reach
+        self._settings = settings
+        self._forks = forks
+
+    def submit(
+        self,
+        caller: Caller,
+        request: JobRequest,
+        *,
+        job_id: str | None = None,
+        reason: str = "submitted",
+        traceparent: str | None = None,
+    ) -> Job:
+        """Take a job in; it waits in the queue when this returns.
+
+        Args:
+            job_id: the same request under the same id gives the same job; None makes one up.
+
+        Raises:
+            RequestError: something that the request names is not there, may not be reached, or is too large.
+            RoleLacking: the key may not bring code.
+        """
+        made = self.make(caller, request, job_id=job_id, traceparent=traceparent)
+        secret = request.webhook.secret if request.webhook is not None else None
+        while True:
+            try:
+                self._store.add(made, reason, secret)
+                return self._store.get(made.id)
+            except JobExists:
+                if job_id is not None:
+                    return self._store.get(job_id)
+                made = self._placed(replace(made, id=new_id()))
+
+    def make(
+        self,
+        caller: Caller,
+        request: JobRequest,
+        *,
+        job_id: str | None = None,
+        traceparent: str | None = None,
+        schedule_id: str | None = None,
+        scheduled_at: datetime | None = None,
+    ) -> Job:
+        """The job that a request asks for, not recorded yet.
+
+        Raises:
+            RequestError, RoleLacking: as `submit`.
+        """
+        asked = self.look_up(caller, request)
+        rows = self._count(caller.tenant, asked.spec)
+        webhook = None
+        if request.webhook is not None:
+            webhook = Webhook(request.webhook.url, tuple(request.webhook.events))
+        job = Job(
+            job_id or new_id(),
+            asked.spec,
+            asked.working_dir or "",
+            datetime.now(UTC),
+            total_rows=rows,
+            tenant=caller.tenant,
+            managed=True,
+            model_id=asked.model_id,
+            model_version=asked.model_version,
+            name=request.name,
+            labels=dict(request.labels),
+            estimated_minutes=self._estimated_minutes(caller.tenant, asked, rows),
+            keeps_result=isinstance(asked.spec.output, ParquetOutput) and not asked.spec.output.path,
+            webhook=webhook,
+            traceparent=traceparent,
+            schedule_id=schedule_id,
+            scheduled_at=scheduled_at,
+        )
+        return self._placed(job)
+
+    def look_up(self, caller: Caller, request: JobRequest) -> Asked:
+        """Find what a request names, and hold it against what the caller may reach.
+
+        Raises:
+            RequestError, RoleLacking: as `submit`.
+        """
+        model, model_id, version, working_dir = self._model(caller, request)
+        spec = JobSpec(
+            model=model,
+            input=self._input(request),
+            output=self._output(request),
+            rejects=request.rejects,
+            config=request.config,
+        )
+        problems: list[Problem] = []
+        try:
+            spec = confine_spec(spec, self._reach.confinement(caller.tenant))
+        except PathForbidden as error:
+            problems.append(Problem(error.field, f"{error.path!r} {error.reason}"))
+        for name in connections_of(spec):
+            field = "input.connection" if getattr(spec.input, "connection", None) == name else "output.connection"
+            try:
+                self._reach.uri(caller.tenant, name)
+            except ConnectionUnknown as error:
+                problems.append(Problem(field, _no_connection(name, error)))
+            except LauncherError as error:
+                problems.append(Problem(field, f"cannot be used: {error}"))
+        if request.webhook is not None:
+            problems += self._webhook_problems(request.webhook.url)
+        if problems:
+            raise RequestError(problems)
+        return Asked(spec, model_id, version, working_dir)
+
+    def estimate(self, caller: Caller, request: JobRequest) -> dict[str, Any]:
+        """What a job would take, from a timed sample; nothing is written.
+
+        Raises:
+            RequestError: as `submit`, or the job could not run: the line says why.
+        """
+        asked = self.look_up(caller, request)
+        spec = asked.spec
+        if isinstance(spec.output, ParquetOutput) and not spec.output.path:
+            spec = replace(spec, output=replace(spec.output, path=str(self._home.jobs / "none" / "results")))
+        arguments = {
+            "spec": spec.to_json(),
+            "connections": {name: self._reach.uri(caller.tenant, name) for name in connections_of(spec)},
+            "max_memory_gb": spec.config.max_memory_gb,
+        }
+        try:
+            answer: dict[str, Any] = call_aside(
+                self._forks,
+                "launcher.estimate:estimate",
+                arguments,
+                timeout_s=_ESTIMATE_S,
+                working_dir=asked.working_dir or str(self._home.path),
+                environment=self._settings.job_environment,
+            )
+        except AsideFailed as error:
+            if error.kind in ("ProcessDied", "ForkFailed"):
+                raise
+            raise RequestError([Problem("", f"this job cannot run: {error}")]) from error
+        if answer["rows"] > self._settings.max_input_rows:
+            raise self._too_many(answer["rows"])
+        return answer
+
+    def retry(self, job: Job, max_reject_ratio: float | None = None) -> Job:
+        """Have another attempt made of a job that failed or was cancelled; what is staged is not scored again.
+
+        Raises:
+            NotNow: it is not over, or completed, or nothing is kept of it any more.
+        """
+        self._check_retried(job)
+        if job.status == "completed":
+            raise NotNow(f"{job.id} is completed; retry it with only=rejected, or submit it anew")
+        spec = job.spec
+        if max_reject_ratio is not None:
+            spec = replace(spec, rejects=replace(spec.rejects, max_reject_ratio=max_reject_ratio))
+        return self._store.move(job.id, ["failed", "cancelled"], "submitted", "retried on request", spec=spec)
+
+    def retry_rejected(self, job: Job) -> Job:
+        """Make a job of the rows that another one rejected; what passes is added to that one's result.
+
+        The rejected rows are taken as they were published, so what was wrong with them must lie elsewhere: in the
+        model, or in what the model asks.
+
+        Raises:
+            NotNow: nothing of it was published, no row was rejected, or they were scored again already.
+        """
+        self._check_retried(job)
+        if job.status != "completed":
+            raise NotNow(
+                f"{job.id} is {job.status}: nothing of it is published; retry it first, with max_reject_ratio if it "
+                "failed of its rejects"
+            )
+        if job.counts is None or not job.counts.rejected:
+            raise NotNow(f"{job.id} rejected no row")
+        if job.spec.rejects.path is None and not self._home.job(job.id).path.is_dir():
+            raise NotNow(f"the rejects of {job.id} are gone")
+        child = self._retry_of(job)
+        try:
+            rejects = rejects_of(job)
+            folder = self._home.job(child)
+            folder.create()
+            _link_files(rejects.files, folder.path / "input")
+        except NoRejects as error:
+            raise NotNow(str(error)) from error
+        columns = tuple(rejects.input_columns)
+        output, model = job.spec.output, job.spec.model
+        kept = output.columns if output.columns is not None else columns
+        wanted = replace(output, mode="append", columns=kept, appends_to=job.id)
+        if model.flavor == "python" and model.features is None:
+            # All columns of the input; those that say why a row was rejected are not among them.
+            model = replace(model, features=columns)
+        made = replace(
+            Job(child, job.spec, job.working_dir, datetime.now(UTC)),
+            spec=replace(
+                job.spec,
+                model=model,
+                input=ParquetInput((str(folder.path / "input"),)),
+                output=wanted,
+                rejects=Rejects(job.spec.rejects.path or str(folder.path / "rejects"), 1.0),
+            ),
+            working_dir=job.working_dir,
+            total_rows=job.counts.rejected,
+            tenant=job.tenant,
+            managed=True,
+            model_id=job.model_id,
+            model_version=job.model_version,
+            name=job.name,
+            labels=job.labels,
+            retry_of=job.id,
+            webhook=job.webhook,
+        )
+        try:
+            self._store.add(made, f"the rejected rows of {job.id}", self._store.webhook_secret(job.id))
+        except JobExists:
+            raise NotNow(f"the rejected rows of {job.id} are scored again already, by {child}") from None
+        return self._store.get(child)
+
+    # --- what a request names -----------------------------------------------------------------------------------
+
+    def _model(self, caller: Caller, request: JobRequest) -> tuple[ModelSpec, str | None, int | None, str | None]:
+        if request.model is not None:
+            if request.model.flavor == "python" and caller.role != "admin":
+                raise RoleLacking("model.flavor python runs code: an admin key registers such a model")
+            return request.model, None, None, None
+        assert request.model_id is not None
+        try:
+            model = self._models.get(caller.tenant, request.model_id, request.model_version)
+        except ModelUnknown as error:
+            raise RequestError([Problem("model_id", f"{error}; register it with POST /api/v1/models")]) from error
+        return model.spec, model.model_id, model.version, model.working_dir
+
+    @staticmethod
+    def _input(request: JobRequest) -> SqlInput | ParquetInput:
+        given = request.input
+        if isinstance(given, SqlInput) and not given.connection:
+            return replace(given, connection=DEFAULT_CONNECTION)
+        return given
+
+    def _output(self, request: JobRequest) -> ParquetOutput | TableOutput:
+        wanted = request.output
+        if wanted is None:
+            return ParquetOutput("")
+        if isinstance(wanted, TableOutput) and not wanted.connection:
+            given = self._input(request)
+            return replace(wanted, connection=given.connection if isinstance(given, SqlInput) else DEFAULT_CONNECTION)
+        return wanted
+
+    def _webhook_problems(self, url: str) -> list[Problem]:
+        from urllib.parse import urlsplit
+
+        try:
+            parts = urlsplit(url)
+            self._reach.egress.resolve(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        except (AddressForbidden, HostUnknown, ValueError) as error:
+            return [Problem("webhook.url", f"cannot be used: {error}")]
+        return []
+
+    def _count(self, tenant: str, spec: JobSpec) -> int | None:
+        connection = None
+        if isinstance(spec.input, SqlInput):
+            connection = Connection(self._reach.uri(tenant, spec.input.connection))
+        try:
+            rows = count_rows(spec.input, _COUNT_S, connection)
+        except ConnectionRefused:
+            # Perhaps in a moment; the job will see.
+            return None
+        except InputError as error:
+            # Its own words begin with the field.
+            raise RequestError([Problem("", str(error))]) from error
+        except PipelineError as error:
+            raise RequestError([Problem("input", str(error))]) from error
+        if rows is not None and rows > self._settings.max_input_rows:
+            raise self._too_many(rows)
+        return rows
+
+    def _too_many(self, rows: int) -> RequestError:
+        most = self._settings.max_input_rows
+        message = f"has {rows:,} rows, and at most {most:,} are taken (BATCH_MAX_INPUT_ROWS); score it in pieces"
+        return RequestError([Problem("input", message)])
+
+    def _estimated_minutes(self, tenant: str, asked: Asked, rows: int | None) -> int | None:
+        """How long jobs of this model took per row so far; whole minutes, rounded up."""
+        if rows is None or asked.model_id is None:
+            return None
+        rate = self._store.rate(tenant, asked.model_id, asked.model_version)
+        if rate is None or not rate.rows:
+            return None
+        return max(1, math.ceil((_START_S + rows * rate.seconds / rate.rows) / 60))
+
+    def _placed(self, job: Job) -> Job:
+        """`job` with what lies in its own folder, for which its id has to be known."""
+        folder = self._home.job(job.id).path
+        spec = job.spec
+        if job.keeps_result:
+            spec = replace(spec, output=replace(spec.output, path=str(folder / "results")))  # type: ignore[arg-type]
+        in_own = job.model_id is None or spec.model.flavor != "python"
+        return replace(job, spec=spec, working_dir=str(folder) if in_own or not job.working_dir else job.working_dir)
+
+    # --- retries ------------------------------------------------------------------------------------------------
+
+    def _check_retried(self, job: Job) -> None:
+        if not job.managed:
+            raise NotNow(f"{job.id} was run by `penstock run`; go on with it by `penstock resume {job.id}`")
+        if not job.is_over:
+            raise NotNow(f"{job.id} is {job.status}; cancel it first, or wait for its end")
+        if job.expired_at is not None:
+            raise NotNow(f"what was kept of {job.id} has expired; submit it anew")
+
+    def _retry_of(self, job: Job) -> str:
+        """The id of the job that scores the rejected rows again: one after the other fails, never two at once."""
+        for n in range(1000):
+            child = "batch-" + hashlib.sha256(f"{job.id} rejected {n}".encode()).hexdigest()[:10]
+            try:
+                earlier = self._store.get(child)
+            except LauncherError:
+                return child
+            if earlier.status not in ("failed", "cancelled"):
+                raise NotNow(f"the rejected rows of {job.id} are scored again already, by {child}")
+        raise NotNow(f"the rejected rows of {job.id} were tried a thousand times")
+
+
+def _no_connection(name: str, error: ConnectionUnknown) -> str:
+    if name == DEFAULT_CONNECTION:
+        return (
+            "is not named, and the service has no default one (PENSTOCK_DEFAULT_CONNECTION); register one with "
+            "POST /api/v1/connections and name it"
+        )
+    return f"{error}; register it with POST /api/v1/connections"
+
+
+def _link_files(files: "list[Path]", folder: Path) -> None:
+    """Have the same files in `folder`, whatever becomes of them where they lie."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for file in files:
+        try:
+            (folder / file.name).hardlink_to(file)
+        except OSError:
+            shutil.copyfile(file, folder / file.name)

@@ -1,0 +1,99 @@
+"""What a failed attempt means for its job: whether another may pass, when, and what the end is called."""
+
+import random
+from collections.abc import Iterator
+
+from adbc_driver_manager import dbapi
+
+from launcher.errors import StoreUnavailable
+from launcher.state.job import Outcome
+from predictors.errors import OutOfMemory, PredictorError, Transient
+from predictors.recovery import kind_of
+from transforms.errors import ConnectionRefused, PipelineError, TooManyRejects
+
+# Exponential backoff between the attempts of a job: from the first wait on, doubled up to the longest.
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+# SQLSTATE classes of what another attempt may not meet again: a connection that failed, a lack of resources, a server
+# that goes down or comes up, a transaction that lost to another, a lock that was not to be had.
+# https://www.postgresql.org/docs/current/errcodes-appendix.html
+_PASSING_STATES = ("08", "53", "57P", "40", "55P03", "58")
+# How libpq and SQLite say the same where there is no SQLSTATE, as while connecting.
+_PASSING_WORDS = (
+    "connection refused",
+    "connection reset",
+    "connection timed out",
+    "timeout expired",
+    "server closed the connection",
+    "connection to server was lost",
+    "no connection to the server",
+    "terminating connection",
+    "the database system is",
+    "too many clients",
+    "too many connections",
+    "remaining connection slots",
+    "could not translate host name",
+    "ssl connection has been closed",
+    "network is unreachable",
+    "no route to host",
+    "could not receive data from server",
+    "could not send data to server",
+    "database is locked",
+)
+
+
+def is_passing(error: BaseException) -> bool:
+    """Whether another attempt may pass: a connection, a server, a store that was away for a while.
+
+    What the job itself has wrong (its query, columns, model, destination, too many rejects) is no such thing.
+    """
+    if isinstance(error, TooManyRejects):
+        return False
+    return any(_is_passing(each) for each in _chain(error))
+
+
+def outcome_of(error: BaseException) -> Outcome:
+    """What a job that ends with `error` is said to have come to."""
+    if isinstance(error, TooManyRejects):
+        return "too_many_rejects"
+    if any(isinstance(each, MemoryError | OutOfMemory) for each in _chain(error)):
+        return "out_of_memory"
+    return "error"
+
+
+def wait_s(retries: int, first_s: float = FIRST_WAIT_S, random_unit: float | None = None) -> float:
+    """How long to wait before the next attempt when `retries` were made already; drawn from the upper half."""
+    longest = min(first_s * 2 ** min(retries, 30), max(LONGEST_WAIT_S, first_s))
+    unit = random.random() if random_unit is None else random_unit
+    return longest * (0.5 + 0.5 * unit)
+
+
+def _is_passing(error: BaseException) -> bool:
+    if isinstance(error, StoreUnavailable | Transient | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, dbapi.Error):
+        state = getattr(error, "sqlstate", None)
+        if state:
+            return str(state).startswith(_PASSING_STATES)
+        return _says_passing(error)
+    if isinstance(error, ConnectionRefused):
+        return _says_passing(error)
+    if isinstance(error, PipelineError | PredictorError):
+        # What it came of is in the chain.
+        return False
+    return isinstance(error, Exception) and kind_of(error) == "transient"
+
+
+def _says_passing(error: BaseException) -> bool:
+    text = str(error).lower()
+    return any(words in text for words in _PASSING_WORDS)
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what it came of."""
+    seen: set[int] = set()
+    at: BaseException | None = error
+    while at is not None and id(at) not in seen:
+        seen.add(id(at))
+        yield at
+        at = at.__cause__ or at.__context__

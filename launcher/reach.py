@@ -1,0 +1,106 @@
+"""What a tenant's jobs may reach: folders, hosts, and the databases that connections name."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from launcher.confine import Confinement
+from launcher.egress import Egress
+from launcher.errors import ConnectionUnknown, LauncherError
+from launcher.settings import Settings
+from launcher.state.job import Job
+from launcher.state.registry import Connections
+from pipelines.spec import JobSpec, SqlInput, TableOutput
+
+# What a job gets that names no connection: PENSTOCK_DEFAULT_CONNECTION, or a connection of this name of the tenant's.
+DEFAULT_CONNECTION = "default"
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Folders, hosts and databases, by tenant.
+
+    Args:
+        home: PENSTOCK_HOME: no request reads or writes there.
+        working_dir: the one folder that requests may name where PENSTOCK_ALLOWED_PATHS is not set.
+        keyless: nobody but who started the service uses it, on this machine: they may reach what they can reach anyway.
+    """
+
+    settings: Settings
+    connections: Connections
+    home: Path
+    working_dir: Path
+    keyless: bool
+
+    def confinement(self, tenant: str) -> Confinement:
+        """The folders that a tenant's requests may name."""
+        named = self.settings.allowed_paths
+        return Confinement.read(named if named is not None else str(self.working_dir), tenant, closed=(self.home,))
+
+    def folders(self, tenant: str) -> tuple[str, ...]:
+        """The same, for a job's process."""
+        return tuple(str(folder) for folder in self.confinement(tenant).folders)
+
+    @property
+    def egress(self) -> Egress:
+        """The hosts that may be reached on a tenant's behalf, be it a database or a webhook's receiver."""
+        return Egress.read(self.settings.allowed_hosts)
+
+    def check_connection(self, tenant: str, uri: str) -> str:
+        """The URI of a connection as it is to be kept.
+
+        Raises:
+            LauncherError: it leads where the tenant may not go; the line never repeats it.
+        """
+        if uri.startswith("sqlite:"):
+            return self.confinement(tenant).confined_connection("uri", uri)
+        if self.keyless:
+            return uri
+        self.egress.check_connection(uri)
+        return uri
+
+    def uri(self, tenant: str, name: str) -> str:
+        """Where a connection leads. A secret.
+
+        Raises:
+            ConnectionUnknown: the tenant has none of this name.
+            LauncherError: it leads where the tenant may not go (any more).
+        """
+        try:
+            registered = self.connections.get(tenant, name).uri
+        except ConnectionUnknown:
+            default = self.settings.default_connection
+            if name != DEFAULT_CONNECTION or default is None:
+                raise
+            if "://" not in default and "${" not in default:
+                return self.uri(tenant, default)
+            # The operator's own: it may lead anywhere, and have variables of the service's environment in it.
+            return _expanded(default)
+        checked = self.check_connection(tenant, registered)
+        if self.keyless:
+            return _expanded(checked)
+        # By the addresses that were judged, or a name could lead elsewhere a moment later.
+        return checked if checked.startswith("sqlite:") else self.egress.pin_connection(checked)
+
+    def uris(self, job: Job) -> Mapping[str, str]:
+        """Where each connection that a job's spec names leads."""
+        return {name: self.uri(job.tenant, name) for name in connections_of(job.spec)}
+
+
+def connections_of(spec: JobSpec) -> list[str]:
+    """The connections that a spec names."""
+    parts = (spec.input, spec.output)
+    return list(dict.fromkeys(part.connection for part in parts if isinstance(part, SqlInput | TableOutput)))
+
+
+def _expanded(template: str) -> str:
+    from transforms.connection import Connection
+    from transforms.errors import ConnectionRefused
+
+    try:
+        return Connection(template).expanded()
+    except ConnectionRefused as error:
+        raise LauncherError(str(error)) from error
+
+
+__all__ = ["DEFAULT_CONNECTION", "Reach", "connections_of"]

@@ -1,0 +1,158 @@
+"""Values are held against the shape of a request, and all that is wrong is gathered before anything is told."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from launcher.errors import Problem, RequestError
+from launcher.request.messages import Location, Mistake, described, dotted, in_order, mistake_of, shown
+from launcher.request.parts import INPUT_PATH, PYTHON_URI, Part, flavor_of
+
+_Shape = TypeVar("_Shape", bound=Part)
+# Finds what is wrong though each field by itself is of the right type, given the values and where mistakes are known
+# already; silent where a type is wrong.
+Between = Callable[[Mapping[Any, Any], set[Location]], list[Mistake]]
+
+# Who makes more mistakes than this has sent something else; and telling one costs a search for near words.
+_MAX_TOLD = 50
+# As many names as a line bears.
+_MAX_NAMES = 10
+# The deepest request has a path in the list of an input of a job of a schedule.
+_DEPTH = 6
+# PostgreSQL keeps no NUL, UTF-8 no half of a surrogate pair.
+_NO_TEXT = re.compile("[\x00\ud800-\udfff]")
+
+
+def checked(shape: type[_Shape], values: Mapping[Any, Any], between: Between, *, templates: bool = False) -> _Shape:
+    """`values` as `shape` reads them.
+
+    Args:
+        templates: texts may hold `{{ … }}`; what will be in their place is checked when it is known.
+
+    Raises:
+        RequestError: names every field that is wrong, in the order of the fields.
+    """
+    clean, mistakes = _without_bad_characters(values)
+    known = {mistake.at for mistake in mistakes}
+    left_out = 0
+    read: _Shape | None = None
+    try:
+        read = shape.model_validate(clean, context={"templates": templates})
+    except ValidationError as error:
+        found = error.errors(include_url=False)
+        left_out = max(0, len(found) - _MAX_TOLD)
+        mistakes += [
+            each for each in (mistake_of(details, shape) for details in found[:_MAX_TOLD]) if each.at not in known
+        ]
+    mistakes += between(clean, {mistake.at for mistake in mistakes})
+    if read is not None and not mistakes:
+        return read
+    mistakes = sorted(dict.fromkeys(mistakes), key=lambda mistake: in_order(shape, mistake.at))
+    left_out += max(0, len(mistakes) - _MAX_TOLD)
+    problems = [mistake.problem() for mistake in mistakes[:_MAX_TOLD]]
+    if left_out:
+        problems.append(Problem("", f"{left_out:,} more mistakes are not told; correct these first"))
+    # Not from pydantic's error: that repeats values, secrets among them.
+    raise RequestError(problems)
+
+
+def part(values: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:
+    """A mapping in a mapping; empty where there is none."""
+    value = values.get(name)
+    return value if isinstance(value, dict) else {}
+
+
+def model_mistakes(model: Mapping[Any, Any], known: set[Location], at: Location, templates: bool) -> list[Mistake]:
+    """What is wrong with a model, its fields taken together.
+
+    Args:
+        at: where the model is.
+        templates: its uri may hold `{{ … }}`.
+    """
+    uri, flavor = model.get("uri"), model.get("flavor")
+    mistakes = []
+    if isinstance(uri, str) and uri:
+        if flavor is None and (*at, "flavor") not in known and flavor_of(uri) is None:
+            line = f"is missing and {dotted((*at, 'uri'))} {shown(uri)} does not tell it; use onnx or python"
+            mistakes.append(Mistake((*at, "flavor"), line))
+        if flavor == "python" and not PYTHON_URI.fullmatch(uri) and not (templates and "{{" in uri):
+            line = f"is {shown(uri)}, and flavor python needs module:Class; name a class"
+            mistakes.append(Mistake((*at, "uri"), line))
+    return mistakes + twice_mistakes(model.get("features"), (*at, "features"), "column")
+
+
+def twice_mistakes(names: Any, at: Location, what: str) -> list[Mistake]:
+    """Names that stand in a list more than once."""
+    texts = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    twice = [name for name, count in Counter(texts).items() if count > 1]
+    if not twice:
+        return []
+    listed = ", ".join(map(shown, twice[:_MAX_NAMES]))
+    if len(twice) > _MAX_NAMES:
+        listed += f" and {len(twice) - _MAX_NAMES:,} others"
+    return [Mistake(at, f"names {listed} more than once; name each {what} once")]
+
+
+def path_mistakes(
+    source: Mapping[Any, Any], at: Location, max_chars: int | None = None, max_paths: int | None = None
+) -> list[Mistake]:
+    """What is wrong with the path, or the paths, of a Parquet input that stands at `at`."""
+    if source.get("source") != "parquet" or "path" not in source:
+        return []
+    path, at = source["path"], (*at, "path")
+    paths = path if isinstance(path, list) else [path]
+    if not paths:
+        return [Mistake(at, f"is an empty list; {INPUT_PATH.text}")]
+    if max_paths is not None and len(paths) > max_paths:
+        return [Mistake(at, f"has {len(paths):,} entries; use at most {max_paths:,}")]
+    mistakes = []
+    for index, each in enumerate(paths):
+        here = (*at, index) if paths is path else at
+        if not isinstance(each, str) or not each:
+            mistakes.append(Mistake(here, f"is {described(each)}; {INPUT_PATH.text}"))
+        elif max_chars is not None and len(each) > max_chars:
+            mistakes.append(Mistake(here, f"has {len(each):,} characters; use at most {max_chars:,}"))
+    return mistakes
+
+
+def _without_bad_characters(values: Mapping[Any, Any]) -> tuple[dict[Any, Any], list[Mistake]]:
+    """A copy of `values` whose texts can be kept, and where they could not.
+
+    Half characters would stop pydantic itself.
+    """
+    mistakes: list[Mistake] = []
+    # YAML's aliases make one value stand in many places, even in itself.
+    copies: dict[int, Any] = {}
+
+    def told(text: str, at: Location) -> bool:
+        found = _NO_TEXT.search(text)
+        if found:
+            line = f"holds the character U+{ord(found[0]):04X}, which cannot be stored; take it out"
+            mistakes.append(Mistake(at, line))
+        return bool(found)
+
+    def copied(value: Any, at: Location) -> Any:
+        if isinstance(value, str):
+            return _NO_TEXT.sub("", value) if told(value, at) else value
+        # What is deeper than any request is refused where it begins.
+        if not isinstance(value, dict | list) or len(at) > _DEPTH:
+            return value
+        if id(value) in copies:
+            return copies[id(value)]
+        copy: Any = [] if isinstance(value, list) else {}
+        copies[id(value)] = copy
+        if isinstance(value, list):
+            copy += [copied(each, (*at, index)) for index, each in enumerate(value)]
+        else:
+            for key, each in value.items():
+                here = (*at, str(key))
+                if not told(str(key), here):
+                    copy[key] = copied(each, here)
+        return copy
+
+    # By a name: while it is in use, no other value may take its id.
+    outermost = dict(values)
+    return copied(outermost, ()), mistakes

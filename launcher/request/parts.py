@@ -1,0 +1,181 @@
+"""What a job's spec may hold, as pydantic reads it; beside each field stands what to write when it is wrong."""
+
+import re
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipelines.spec import Config, Rejects
+from predictors.base import ModelSpec, Nulls
+from transforms.sinks.mode import Mode
+
+Flavor = Literal["onnx", "python"]
+
+PYTHON_URI = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
+_DEFAULTS = Config()
+
+
+class Part(BaseModel):
+    """A mapping of which each key is known and each value is of the right type already."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """What to write instead of a wrong value; stands among the annotations of a field.
+
+    A field without it takes one of some words, and these are the remedy.
+
+    Args:
+        text: what to write.
+        each: what to write as an entry, where the field is a list or a mapping.
+        shows: how much of a wrong value a message may repeat; `masked`: a URI without its secrets.
+    """
+
+    text: str
+    each: str = ""
+    shows: Literal["all", "masked", "nothing"] = "all"
+
+
+MODEL_URI = Remedy("write a file such as churn.onnx, or module:Class")
+FEATURES = Remedy("list the columns that the model reads", each="write the name of a column")
+DATABASE = Remedy("write postgresql://user@host/db or sqlite:///file.db", shows="masked")
+QUERY = Remedy("write one SELECT")
+INPUT_PATH = Remedy("write a file, a glob, a folder, or a list of them")
+TABLE_NAME = Remedy("write table or schema.table")
+FOLDER = Remedy("write a folder")
+COLUMNS = Remedy("list the input columns to keep; leave it out to keep all", each="write the name of a column")
+MODEL = Remedy("write the model's uri, and its flavor and features if need be")
+INPUT = Remedy("write source, and where the rows are")
+OUTPUT = Remedy("write destination, and where the rows go")
+
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class ModelPart(Part):
+    """Which model scores the rows, and how it is fed."""
+
+    uri: Annotated[_Text, MODEL_URI]
+    flavor: Flavor | None = None
+    features: Annotated[Annotated[list[_Text], Field(min_length=1)] | None, FEATURES] = None
+    nulls: Nulls = "reject"
+
+    def spec(self) -> ModelSpec:
+        """The model, once nothing is wrong with it."""
+        flavor = self.flavor or flavor_of(self.uri)
+        assert flavor is not None
+        return ModelSpec(self.uri, flavor, tupled(self.features), self.nulls)
+
+
+class SqlInputPart(Part):
+    """The rows of one query."""
+
+    source: Literal["sql"]
+    connection: Annotated[_Text, DATABASE]
+    query: Annotated[_Text, QUERY]
+
+
+class ParquetInputPart(Part):
+    """The rows of Parquet files."""
+
+    source: Literal["parquet"]
+    # Checked by `path_mistakes`: a union's errors name each branch.
+    path: Annotated[Any, INPUT_PATH]
+
+
+class TableOutputPart(Part):
+    """A table of a database."""
+
+    destination: Literal["table"]
+    connection: Annotated[_Text | None, DATABASE] = None
+    table_name: Annotated[_Text, TABLE_NAME]
+    mode: Mode = "error_if_exists"
+    columns: Annotated[list[_Text] | None, COLUMNS] = None
+
+
+class ParquetOutputPart(Part):
+    """A folder of Parquet files."""
+
+    destination: Literal["parquet"]
+    path: Annotated[_Text, FOLDER]
+    mode: Mode = "error_if_exists"
+    columns: Annotated[list[_Text] | None, COLUMNS] = None
+
+
+class RejectsPart(Part):
+    """Where rejected rows go, and how many are borne."""
+
+    path: Annotated[_Text | None, FOLDER] = None
+    max_reject_ratio: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=1,
+            description="The largest share of rejected rows with which the result is still published.",
+            examples=[0.01],
+        ),
+        Remedy("use a number from 0 to 1"),
+    ] = Rejects().max_reject_ratio
+
+
+class ConfigPart(Part):
+    """How a job runs; what is left out has its default."""
+
+    batch_size: Annotated[
+        int,
+        Field(ge=1, le=1_000_000, description="Rows that the model is called with at once.", examples=[1000]),
+        Remedy("use a whole number from 1 to 1000000"),
+    ] = _DEFAULTS.batch_size
+    parallelism: Annotated[
+        int,
+        Field(ge=1, le=256, description="Model calls at the same time.", examples=[4]),
+        Remedy("use a whole number from 1 to 256"),
+    ] = _DEFAULTS.parallelism
+    max_memory_gb: Annotated[
+        float,
+        Field(gt=0, description="Memory of the job's process and its children, in GB.", examples=[16]),
+        Remedy("use a number above 0"),
+    ] = _DEFAULTS.max_memory_gb
+    timeout_minutes: Annotated[
+        float,
+        Field(gt=0, description="How long the job may take, all its attempts together.", examples=[60]),
+        Remedy("use a number above 0"),
+    ] = _DEFAULTS.timeout_minutes
+    retry_count: Annotated[
+        int,
+        Field(ge=0, le=100, description="How often what fails in passing is tried again.", examples=[3]),
+        Remedy("use a whole number from 0 to 100"),
+    ] = _DEFAULTS.retry_count
+    runner: Annotated[Literal["direct"], Field(description="What runs the graph.", examples=["direct"])] = (
+        _DEFAULTS.runner
+    )
+
+    def given(self) -> dict[str, Any]:
+        """The fields that were written."""
+        return {
+            field.name: getattr(self, field.name) for field in fields(Config) if field.name in self.model_fields_set
+        }
+
+
+class SpecPart(Part):
+    """A job's spec as a whole."""
+
+    model: Annotated[ModelPart, MODEL]
+    input: Annotated[SqlInputPart | ParquetInputPart, Field(discriminator="source"), INPUT]
+    output: Annotated[TableOutputPart | ParquetOutputPart, Field(discriminator="destination"), OUTPUT]
+    rejects: RejectsPart = RejectsPart()
+    config: ConfigPart = ConfigPart()
+
+
+def flavor_of(uri: str) -> Flavor | None:
+    """The flavor that a model's uri tells, if it does."""
+    if uri.lower().endswith(".onnx"):
+        return "onnx"
+    return "python" if PYTHON_URI.fullmatch(uri) else None
+
+
+def tupled(values: list[str] | None) -> tuple[str, ...] | None:
+    """A list as the frozen dataclasses hold it."""
+    return None if values is None else tuple(values)

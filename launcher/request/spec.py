@@ -1,0 +1,118 @@
+"""A file becomes a job's spec: plain values, defaults filled in, or every mistake that is in it."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from launcher.request.checking import checked, model_mistakes, part, path_mistakes, twice_mistakes
+from launcher.request.messages import Location, Mistake, described, refused, shown
+from launcher.request.parts import DATABASE, SpecPart, SqlInputPart, TableOutputPart, tupled
+from launcher.request.reading import load
+from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
+
+# A spec is a page of text; whoever names a data file instead should be told before it is read to its end.
+_MAX_BYTES = 1_000_000
+_SCHEMES = ("postgresql", "postgres", "sqlite")
+
+
+def read_spec(path: str | Path) -> JobSpec:
+    """Read a job's spec from a file of YAML or JSON, `-` being the standard input.
+
+    Raises:
+        RequestError: the file cannot be read, or `parse_spec` refuses it.
+    """
+    try:
+        if str(path) == "-":
+            data = sys.stdin.buffer.read(_MAX_BYTES + 1)
+        else:
+            with open(path, "rb") as file:
+                data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        raise refused(f"{path}: there is no such file; name a job spec in YAML or JSON") from None
+    except IsADirectoryError:
+        raise refused(f"{path} is a folder; name the job spec inside it") from None
+    except OSError as error:
+        raise refused(f"{path} cannot be read: {error.strerror}") from error
+    if len(data) > _MAX_BYTES:
+        raise refused(f"{path} is larger than {_MAX_BYTES:,} bytes; name a job spec, not a data file")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise refused(f"{path} is not UTF-8 text (line {line}); save it as UTF-8") from error
+    return parse_spec(text, str(path))
+
+
+def parse_spec(text: str, name: str = "the request") -> JobSpec:
+    """Read a job's spec from YAML or JSON.
+
+    YAML is read by the rules of its version 1.2: `no`, `on` and dates are text.
+
+    Args:
+        name: how messages call the text.
+
+    Raises:
+        RequestError: names every field that is wrong.
+    """
+    if not text.strip():
+        raise refused(f"{name} is empty; it needs model, input and output")
+    try:
+        values = load(text, name)
+    except RecursionError:
+        raise refused(f"{name} is nested too deeply; a job spec has two levels") from None
+    except ValueError as error:
+        # Python reads no number of over 4,300 digits.
+        raise refused(f"{name} holds a number that is too long; write a shorter one") from error
+    if not isinstance(values, dict):
+        raise refused(f"{name} is {described(values)}, not a mapping; it needs model, input and output")
+    return spec_of(values)
+
+
+def spec_of(values: Mapping[Any, Any]) -> JobSpec:
+    """Check a request that was read already.
+
+    Raises:
+        RequestError: names every field that is wrong.
+    """
+    read = checked(SpecPart, values, _mistakes)
+    source: SqlInput | ParquetInput
+    if isinstance(read.input, SqlInputPart):
+        source = SqlInput(read.input.connection, read.input.query)
+    else:
+        source = ParquetInput((read.input.path,) if isinstance(read.input.path, str) else tuple(read.input.path))
+    output: TableOutput | ParquetOutput
+    if isinstance(read.output, TableOutputPart):
+        connection = read.output.connection or (source.connection if isinstance(source, SqlInput) else "")
+        output = TableOutput(connection, read.output.table_name, read.output.mode, tupled(read.output.columns))
+    else:
+        output = ParquetOutput(read.output.path, read.output.mode, tupled(read.output.columns))
+    return JobSpec(
+        model=read.model.spec(),
+        input=source,
+        output=output,
+        rejects=Rejects(read.rejects.path, read.rejects.max_reject_ratio),
+        config=Config(**read.config.given()),
+    )
+
+
+def _mistakes(values: Mapping[Any, Any], known: set[Location]) -> list[Mistake]:
+    """What is wrong with the parts taken together."""
+    source, output = part(values, "input"), part(values, "output")
+    mistakes = model_mistakes(part(values, "model"), known, ("model",), templates=False)
+    mistakes += twice_mistakes(output.get("columns"), ("output", "columns"), "column")
+    mistakes += path_mistakes(source, ("input",))
+    for name, holder in (("input", source), ("output", output)):
+        uri = holder.get("connection")
+        if isinstance(uri, str) and uri and not _names_a_database(uri):
+            mistakes.append(Mistake((name, "connection"), f"is {shown(uri, secret=True)}; {DATABASE.text}"))
+    if output.get("destination") == "table" and output.get("connection") is None and source.get("source") == "parquet":
+        line = f"is missing, and the input is no database to take it from; {DATABASE.text}"
+        mistakes.append(Mistake(("output", "connection"), line))
+    return mistakes
+
+
+def _names_a_database(uri: str) -> bool:
+    scheme, separator, _ = uri.partition("://")
+    # A variable may hold the scheme, too; it is expanded only where the connection is opened.
+    return "${" in scheme or (bool(separator) and scheme in _SCHEMES)

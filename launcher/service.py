@@ -1,0 +1,205 @@
+"""The launcher as a service: everything that `penstock serve` runs beside its API, wired together.
+
+Each part has a `tick` that does what is due and returns; here each gets a thread that ticks now and then, and at once
+when it is woken.
+"""
+
+import logging
+import secrets
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from launcher import ATTEMPT
+from launcher.admission import Admission
+from launcher.dispatcher import Dispatcher
+from launcher.errors import LauncherError, StoreUnavailable
+from launcher.forking import PRELOAD, ForkServer
+from launcher.home import Home
+from launcher.janitor import Janitor
+from launcher.postman import Postman
+from launcher.reach import Reach
+from launcher.reaper import Reaper
+from launcher.request.service import Defaults
+from launcher.settings import Settings
+from launcher.state.deliveries import Deliveries
+from launcher.state.idempotency import Idempotency
+from launcher.state.job import Job
+from launcher.state.keys import KeyStore
+from launcher.state.registry import Connections, Models
+from launcher.state.schedules import Schedules
+from launcher.state.sql import SqlJobStore
+from launcher.timekeeper import Timekeeper
+
+# How often each looks by itself. What happens in this launcher wakes it at once; the rest is what happens elsewhere.
+_DISPATCH_EVERY_S = 0.5
+_REAP_EVERY_S = 0.5
+_TIME_EVERY_S = 0.5
+_POST_EVERY_S = 1.0
+_CLEAN_EVERY_S = 10.0
+
+_log = logging.getLogger("launcher")
+
+
+class Service:
+    """One launcher.
+
+    Args:
+        working_dir: the folder that relative paths of requests start from, where PENSTOCK_ALLOWED_PATHS is not set.
+        keyless: no API key is asked for: whoever reaches the service is who started it.
+        preload: what the fork server imports.
+        attempt_module: what makes the attempts of jobs.
+
+    Raises:
+        HomeUnusable, StoreUnavailable, LauncherError: it cannot start.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        home: Home,
+        working_dir: Path,
+        *,
+        keyless: bool,
+        preload: tuple[str, ...] = PRELOAD,
+        attempt_module: str = ATTEMPT,
+    ) -> None:
+        self.settings = settings
+        self.home = home
+        self.id = f"launcher-{secrets.token_hex(4)}"
+        home.create()
+        self.store = SqlJobStore.named(settings.store_url, home.store)
+        database = self.store.database
+        self.keys = KeyStore(database)
+        self.models = Models(database)
+        self.connections = Connections(database)
+        self.schedules = Schedules(database)
+        self.idempotency = Idempotency(database)
+        self.deliveries = Deliveries(database)
+        self.defaults = Defaults(parallelism=settings.default_parallelism)
+        self.reach = Reach(settings, self.connections, home.path, working_dir, keyless)
+        self.keyless = keyless
+        self.forks = ForkServer(
+            preload=preload,
+            environment=settings.job_environment,
+            log=home.path / "forkserver.log",
+            on_exit=self._on_exit,
+            on_lost=lambda: self._reaping.wake(),
+        )
+        self.admission = Admission(home, self.store, self.models, self.reach, settings, self.forks)
+        self.dispatcher = Dispatcher(
+            home,
+            self.store,
+            self.forks,
+            settings,
+            self.id,
+            self.reach.uris,
+            self.reach.folders,
+            attempt_module,
+        )
+        self.reaper = Reaper(home, self.store, settings, home.launcher_lives, self.dispatcher.is_starting)
+        self.timekeeper = Timekeeper(self.store, self.schedules, self.admission, self.defaults)
+        self.postman = Postman(self.deliveries, self.reach.egress, "/api/v1/inference/batch")
+        self.janitor = Janitor(
+            home, self.store, self.idempotency, self.deliveries, self.reach, settings, self.forks, attempt_module
+        )
+        self._dispatching = _Ticking("dispatch", self.dispatcher.tick, _DISPATCH_EVERY_S)
+        self._reaping = _Ticking("reap", self._reap, _REAP_EVERY_S)
+        self._ticking = [
+            self._dispatching,
+            self._reaping,
+            _Ticking("time", self._keep_time, _TIME_EVERY_S),
+            _Ticking("post", self.postman.tick, _POST_EVERY_S),
+            _Ticking("clean", self.janitor.tick, _CLEAN_EVERY_S),
+        ]
+
+    def start(self) -> None:
+        """Begin. Jobs that still run are adopted, those whose process is gone go on."""
+        self._mark = self.home.sign_on(self.id)
+        self.forks.start()
+        for each in self._ticking:
+            each.start()
+
+    def stop(self) -> None:
+        """End; jobs that are at work go on, and whoever starts the service again finds them."""
+        for each in self._ticking:
+            each.stop()
+        self.postman.close()
+        self.forks.close()
+        self.store.close()
+        self._mark.release()
+
+    def wake(self) -> None:
+        """A job waits: look at once rather than soon. From any thread."""
+        self._dispatching.wake()
+
+    def cancel(self, job: Job, reason: str = "cancelled on request") -> Job:
+        """Have a job stop. Its process is told, and is gone within 5 s; one that waits is cancelled at once.
+
+        Raises:
+            Conflict: it is over.
+        """
+        told = self.store.request_cancel(job.id, reason)
+        self._reaping.wake()
+        return told
+
+    def _reap(self) -> int:
+        settled = self.reaper.tick()
+        if settled:
+            self.wake()
+        return settled
+
+    def _keep_time(self) -> int:
+        made = self.timekeeper.tick()
+        if made:
+            self.wake()
+        return made
+
+    def _on_exit(self, pid: int, returncode: int) -> None:
+        self.reaper.note_exit(pid, returncode)
+        # There may be room for another, or something to put right.
+        self._reaping.wake()
+        self._dispatching.wake()
+
+
+class _Ticking:
+    """A thread that calls `tick` again and again, whatever becomes of it."""
+
+    def __init__(self, name: str, tick: Callable[[], int], every_s: float) -> None:
+        self._tick = tick
+        self._every_s = every_s
+        self._woken = threading.Event()
+        self._over = threading.Event()
+        self._troubled = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._woken.set()
+
+    def stop(self, patience_s: float = 2.0) -> None:
+        self._over.set()
+        self._woken.set()
+        self._thread.join(patience_s)
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            self._woken.wait(self._every_s)
+            self._woken.clear()
+            if self._over.is_set():
+                return
+            try:
+                self._tick()
+                self._troubled = False
+            except LauncherError as error:
+                # A store that is away for a while would fill the log.
+                if not self._troubled or not isinstance(error, StoreUnavailable):
+                    _log.error("%s: %s", self._thread.name, error)
+                self._troubled = True
+            except Exception:
+                _log.exception("%s broke; it goes on", self._thread.name)
+
+
+__all__ = ["Service"]

@@ -1,0 +1,101 @@
+"""What requests with an `Idempotency-Key` were answered, so that one that is repeated is answered the same."""
+
+import hashlib
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+import sqlalchemy as sa
+
+from launcher.errors import KeyBusy, KeyReused
+from launcher.state import tables
+from launcher.state.database import Database
+from launcher.state.job import new_id
+
+_kept = tables.idempotency
+
+
+class Answer(NamedTuple):
+    """What a request was answered."""
+
+    status_code: int
+    body: str
+
+
+class Idempotency:
+    """The answers in a database, by tenant and key."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def begin(self, tenant: str, key: str, request_hash: str, busy_s: float) -> Answer | None:
+        """Ask whether to answer a request; None says: do, then `finish` or `abandon` it. Of many one is told so.
+
+        Args:
+            request_hash: of all that makes it this request and no other.
+            busy_s: how long answering may take; after that, whoever asks again is told to.
+
+        Returns:
+            What it was answered before.
+
+        Raises:
+            KeyReused: the key was used for another request.
+            KeyBusy: the request is being answered.
+        """
+        with self._database.transaction() as connection:
+            while True:
+                now = self._database.now(connection)
+                until = now + timedelta(seconds=busy_s)
+                insert = self._database.upsert(_kept).values(
+                    tenant=tenant, key=key, request_hash=request_hash, created_at=now, busy_until=until
+                )
+                if connection.execute(insert.on_conflict_do_nothing()).rowcount:
+                    return None
+                row = connection.execute(sa.select(_kept).where(*_is(tenant, key)).with_for_update()).first()
+                if row is None:
+                    # Abandoned since.
+                    continue
+                if row.request_hash != request_hash:
+                    raise KeyReused(key)
+                if row.status_code is not None:
+                    return Answer(row.status_code, row.body)
+                # Waiting for the row may have taken a while.
+                now = self._database.now(connection)
+                if row.busy_until > now:
+                    raise KeyBusy(key)
+                until = now + timedelta(seconds=busy_s)
+                connection.execute(sa.update(_kept).where(*_is(tenant, key)).values(busy_until=until))
+                return None
+
+    def job_id(self, tenant: str, key: str) -> str:
+        """The id of the job that a request which has begun makes.
+
+        It is the same when the request is answered a second time because the first died before it could `finish`: the
+        job that is there already under this id is the request's own.
+        """
+        with self._database.reading() as connection:
+            begun = connection.execute(sa.select(_kept.c.created_at).where(*_is(tenant, key))).scalar_one_or_none()
+        if begun is None:
+            # Swept away in the middle of the request: nobody will ask for the answer.
+            return new_id()
+        name = f"{tenant} {begun.isoformat()} {key}"
+        return f"batch-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+
+    def finish(self, tenant: str, key: str, status_code: int, body: str) -> None:
+        """Keep what a request was answered. The first answer stays."""
+        with self._database.transaction() as connection:
+            update = sa.update(_kept).where(*_is(tenant, key), _kept.c.status_code.is_(None))
+            connection.execute(update.values(status_code=status_code, body=body))
+
+    def abandon(self, tenant: str, key: str) -> None:
+        """Let the key go: nothing came of the request, it may be tried again at once. An answer that is kept stays."""
+        with self._database.transaction() as connection:
+            connection.execute(sa.delete(_kept).where(*_is(tenant, key), _kept.c.status_code.is_(None)))
+
+    def sweep(self, before: datetime) -> int:
+        """Forget requests that began before a time. Returns how many."""
+        with self._database.transaction() as connection:
+            return connection.execute(sa.delete(_kept).where(_kept.c.created_at < before)).rowcount
+
+
+def _is(tenant: str, key: str) -> "tuple[sa.ColumnElement[bool], ...]":
+    return _kept.c.tenant == tenant, _kept.c.key == key
