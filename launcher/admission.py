@@ -11,16 +11,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from launcher.aside import call_aside
 from launcher.confined_spec import confine_spec
 from launcher.counting import count_rows
 from launcher.dispatcher import Forks
 from launcher.errors import (
-    AddressForbidden,
     AsideFailed,
     ConnectionUnknown,
-    HostUnknown,
     JobExists,
     LauncherError,
     ModelUnknown,
@@ -30,16 +29,18 @@ from launcher.errors import (
     Problem,
     RequestError,
     RoleLacking,
+    SecretUnreadable,
 )
 from launcher.home import Home
 from launcher.reach import DEFAULT_CONNECTION, Reach, connections_of
 from launcher.rejects import rejects_of
-from launcher.request.service import JobRequest
+from launcher.request.service import JobRequest, WebhookRequest
 from launcher.settings import Settings
 from launcher.state.job import Job, Webhook, new_id
 from launcher.state.keys import Role
 from launcher.state.registry import Models
 from launcher.state.sql import SqlJobStore
+from launcher.webhooks import check_secret, check_url
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
 from transforms.connection import Connection
@@ -191,7 +192,7 @@ class Admission:
             except LauncherError as error:
                 problems.append(Problem(field, f"cannot be used: {error}"))
         if request.webhook is not None:
-            problems += self._webhook_problems(request.webhook.url)
+            problems += self._webhook_problems(request.webhook)
         if problems:
             raise RequestError(problems)
         return Asked(spec, model_id, version, working_dir)
@@ -332,13 +333,16 @@ class Admission:
             return replace(wanted, connection=given.connection if isinstance(given, SqlInput) else DEFAULT_CONNECTION)
         return wanted
 
-    def _webhook_problems(self, url: str) -> list[Problem]:
-        from urllib.parse import urlsplit
-
+    def _webhook_problems(self, webhook: WebhookRequest) -> list[Problem]:
         try:
-            parts = urlsplit(url)
+            check_url(webhook.url)
+            parts = urlsplit(webhook.url)
             self._reach.egress.resolve(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
-        except (AddressForbidden, HostUnknown, ValueError) as error:
+            if webhook.secret is not None:
+                check_secret(webhook.secret)
+        except SecretUnreadable as error:
+            return [Problem("webhook.secret", f"cannot be used: {error}")]
+        except (LauncherError, ValueError) as error:
             return [Problem("webhook.url", f"cannot be used: {error}")]
         return []
 

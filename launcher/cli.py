@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 the job failed, 2 the request is wrong, 130 interrupted.
 """
 
+import enum
 import io
 import os
 import sys
@@ -13,6 +14,9 @@ from typing import Annotated
 import typer
 
 from launcher import ATTEMPT
+from launcher.arguments import JobId, Json, Spec
+from launcher.cli_jobs import jobs_app
+from launcher.cli_service import add_commands
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 # Some versions of typer carry their own copy of click, some do not; this names the class in both.
@@ -27,12 +31,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-jobs_app = typer.Typer(help="Look at jobs, and delete them.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(jobs_app, name="jobs")
+add_commands(app)
+keys_app = typer.Typer(help="Make API keys, list and revoke them.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(keys_app, name="keys")
 
-_Spec = Annotated[str, typer.Argument(metavar="SPEC", help="A job spec in YAML or JSON; - reads the standard input.")]
-_JobId = Annotated[str, typer.Argument(metavar="JOB", help="A job's id, as `penstock jobs list` shows it.")]
-_Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, for machines.")]
+
+class _Role(enum.Enum):
+    """What a key may do; `launcher.state.keys.Role`, which takes longer to import than the help to show."""
+
+    viewer = "viewer"
+    submitter = "submitter"
+    admin = "admin"
 
 
 @dataclass(frozen=True)
@@ -61,7 +71,7 @@ def _options(
 
 
 @app.command()
-def run(context: typer.Context, spec: _Spec, as_json: _Json = False) -> int:
+def run(context: typer.Context, spec: Spec, as_json: Json = False) -> int:
     """Run a job and wait for its end. Ctrl-C cancels it; what is staged is kept."""
     from launcher import commands
 
@@ -69,7 +79,7 @@ def run(context: typer.Context, spec: _Spec, as_json: _Json = False) -> int:
 
 
 @app.command()
-def plan(spec: _Spec, as_json: _Json = False) -> int:
+def plan(spec: Spec, as_json: Json = False) -> int:
     """Show what a job would do: rows, schema, first predictions, time. Writes nothing."""
     from launcher import commands
 
@@ -79,11 +89,11 @@ def plan(spec: _Spec, as_json: _Json = False) -> int:
 @app.command()
 def resume(
     context: typer.Context,
-    job_id: _JobId,
+    job_id: JobId,
     max_reject_ratio: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Bear this share of rejected rows from now on.")
     ] = None,
-    as_json: _Json = False,
+    as_json: Json = False,
 ) -> int:
     """Go on with a job that failed, was cancelled or died. Staged rows are not scored again."""
     from launcher import commands
@@ -91,43 +101,48 @@ def resume(
     return commands.resume(job_id, max_reject_ratio, as_json, context.obj.attempt_module)
 
 
-@jobs_app.command("list")
-def list_jobs(
-    status: Annotated[list[str] | None, typer.Option(help="Only jobs in this state; may be repeated.")] = None,
-    as_json: _Json = False,
+@app.command()
+def serve(
+    context: typer.Context,
+    host: Annotated[str, typer.Option(help="Where to listen; without any API key only on 127.0.0.1.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8080,
 ) -> int:
-    """List all jobs, the newest first."""
-    from launcher import commands
+    """Run the service: take jobs over HTTP, run them, keep their schedules. Ctrl-C stops it, its jobs go on."""
+    from launcher.serve import serve
 
-    return commands.list_jobs(status or [], as_json)
-
-
-@jobs_app.command("show")
-def show_job(job_id: _JobId, as_json: _Json = False) -> int:
-    """Show where a job stands and how it came there."""
-    from launcher import commands
-
-    return commands.show_job(job_id, as_json)
+    serve(host, port, attempt_module=context.obj.attempt_module)
+    return DONE
 
 
-@jobs_app.command("rejects")
-def show_rejects(
-    job_id: _JobId,
-    limit: Annotated[int, typer.Option(min=1, help="How many rows.")] = 10,
-    as_json: _Json = False,
+@keys_app.command("create")
+def create_key(
+    tenant: Annotated[str, typer.Option(help="Whose jobs, models, connections and schedules it opens.")],
+    role: Annotated[_Role, typer.Option(help="viewer looks, submitter changes, admin also brings Python models.")],
+    name: Annotated[str | None, typer.Option(help="What you call it.")] = None,
+    as_json: Json = False,
 ) -> int:
-    """Show the first rows that a job rejected, with the reason."""
-    from launcher import commands
+    """Make a key. Its token is printed once, and kept by nobody."""
+    from launcher import keycommands
 
-    return commands.show_rejects(job_id, limit, as_json)
+    return keycommands.create_key(tenant, role.value, name, as_json)
 
 
-@jobs_app.command("delete")
-def delete_job(context: typer.Context, job_id: _JobId) -> int:
-    """Forget a job, and remove what it staged. A published result stays."""
-    from launcher import commands
+@keys_app.command("list")
+def list_keys(
+    tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None, as_json: Json = False
+) -> int:
+    """List keys, also revoked ones."""
+    from launcher import keycommands
 
-    return commands.delete_job(job_id, context.obj.attempt_module)
+    return keycommands.list_keys(tenant, as_json)
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY", help="Its id, as `list` shows it.")]) -> int:
+    """Let a key open nothing any more, within a second."""
+    from launcher import keycommands
+
+    return keycommands.revoke_key(key_id)
 
 
 def main(arguments: Sequence[str] | None = None, attempt_module: str = ATTEMPT) -> int:
@@ -176,6 +191,7 @@ def _told(error: Exception) -> int:
             return WRONG
         lines, code = [text], WRONG
     else:
+        from launcher.client.errors import PenstockError
         from launcher.errors import LauncherError, RequestError
         from predictors.errors import PredictorError
         from transforms.errors import PipelineError
@@ -185,6 +201,11 @@ def _told(error: Exception) -> int:
             lines, code = str(error).splitlines(), WRONG
         elif isinstance(error, LauncherError):
             lines, code = [text], WRONG
+        elif isinstance(error, PenstockError):
+            from launcher.remote import told
+
+            lines, is_wrong = told(error)
+            code = WRONG if is_wrong else FAILED
         elif isinstance(error, PipelineError | PredictorError):
             lines, code = [text], FAILED
         else:

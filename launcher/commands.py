@@ -16,10 +16,12 @@ from launcher.follow import Interrupts, follow
 from launcher.home import Home
 from launcher.progress import Live
 from launcher.report import (
+    LISTED,
     Reason,
     aligned,
     dumped,
     job_json,
+    listed,
     plan_json,
     plan_lines,
     progress_line,
@@ -66,19 +68,18 @@ def resume(job_id: str, max_reject_ratio: float | None, as_json: bool, attempt_m
         return _follow(supervisor, lambda: supervisor.resume(job_id, max_reject_ratio), as_json)
 
 
-def list_jobs(asked: Sequence[str], as_json: bool) -> int:
-    """List jobs, the newest first."""
+def list_jobs(asked: Sequence[str], as_json: bool, limit: int | None = None) -> int:
+    """List jobs, the newest first; at most `limit`."""
     statuses = _statuses(asked)
     with _supervisor() as supervisor:
-        jobs = supervisor.jobs(statuses or None)
+        jobs = supervisor.jobs(statuses or None)[:limit]
         told = [job_json(job, Live() if job.counts else supervisor.live(job)) for job in jobs]
     if as_json:
         print(dumped({"jobs": told}))
     elif not jobs:
         print(f"no jobs that are {' or '.join(statuses)}" if statuses else "no jobs; `penstock run SPEC` starts one")
     else:
-        headers = ["job", "status", "created", "rows", "done", "rejected", "output"]
-        print("\n".join(aligned((_listed(job, seen) for job, seen in zip(jobs, told, strict=True)), headers)))
+        print("\n".join(aligned((_listed(job, seen) for job, seen in zip(jobs, told, strict=True)), LISTED)))
     return DONE
 
 
@@ -174,15 +175,14 @@ def _statuses(asked: Sequence[str]) -> list[Status]:
     return [status for status in STATUSES if status in asked]
 
 
-def _listed(job: Job, told: dict[str, Any]) -> list[Any]:
-    status = f"{job.status} (rejects)" if job.outcome == "with_rejects" else job.status
-    percentage = told["progress"]["percentage"]
-    return [
+def _listed(job: Job, told: dict[str, Any]) -> list[str | None]:
+    return listed(
         job.id,
-        status,
-        (timestamp(job.created_at) or "")[: len("2025-03-15T10:00:00")] + "Z",
-        None if job.total_rows is None else f"{job.total_rows:,}",
-        None if percentage is None else f"{percentage}%",
-        f"{told['counts']['rejected_rows']:,}",
+        job.status,
+        job.outcome,
+        job.created_at,
+        job.total_rows,
+        told["progress"]["percentage"],
+        told["counts"]["rejected_rows"],
         job.output,
-    ]
+    )

@@ -35,6 +35,13 @@ LauncherError
 ├── ScheduleUnknown   there is no such schedule                 -> look at the tenant's schedules
 ├── KeyReused         another request had this idempotency key  -> another key
 ├── KeyBusy           the same request is being answered        -> ask again in a moment
+├── PortTaken         nobody can listen there                   -> another --host or --port
+├── Unauthorized      no API key came, or none that opens       -> a key that is not revoked
+├── CallerForbidden   whoever asks, from there they may not     -> the line says from where
+├── NotAcceptable     no media type that is offered is wanted   -> one of those that the line lists
+├── BodyTooLarge      a request's body has too many bytes       -> a smaller one
+├── MediaTypeUnsupported  a request's body is no plain JSON     -> Content-Type: application/json
+├── JsonMalformed     a request's body cannot be read           -> the line says where
 └── StatusUnknown     no job can be in the state asked for      -> one of those that the line lists
 """
 
@@ -429,6 +436,41 @@ class KeyBusy(LauncherError):
 
     def __str__(self) -> str:
         return f"the request with the Idempotency-Key {self.key!r} is still being answered; send it again in a moment"
+
+
+class PortTaken(LauncherError):
+    """Nobody can listen on a host and port; the line says why."""
+
+
+class Unauthorized(LauncherError):
+    """No API key came with a request, or none that opens anything; it is not told which."""
+
+
+class CallerForbidden(LauncherError):
+    """Whoever asks, from where they ask they may not; the line says from where."""
+
+
+class NotAcceptable(LauncherError):
+    """None of the media types that are offered is wanted."""
+
+    def __init__(self, offered: Sequence[str]) -> None:
+        super().__init__(tuple(offered))
+        self.offered = tuple(offered)
+
+    def __str__(self) -> str:
+        return f"Accept names none of what is offered here; accept {' or '.join(self.offered)}"
+
+
+class BodyTooLarge(LauncherError):
+    """The body of a request has more bytes than are read."""
+
+
+class MediaTypeUnsupported(LauncherError):
+    """The body of a request is not JSON, or is compressed."""
+
+
+class JsonMalformed(LauncherError):
+    """The body of a request cannot be read; the line says where."""
 
 
 # As much of a name as a line of a message bears.

@@ -86,7 +86,7 @@ class JobProcess:
         self._may_be_visible = has_begun_to_publish(self._store.moves(handover.job_id))
         self._watch = Watch(self._job.spec.config, lambda: self._job)
         self._pulse = Pulse(
-            self._open_store(),
+            self._store,
             self._folder.progress,
             self._folder.preparing,
             self._current,
@@ -293,7 +293,8 @@ class JobProcess:
         from launcher.confine import Confinement  # only a service confines
         from launcher.confined_spec import check_spec
 
-        check_spec(self._spec, Confinement(tuple(Path(folder) for folder in allowed)), self._folder.path)
+        confinement = Confinement(tuple(Path(folder) for folder in allowed), closed=(self._home.path,))
+        check_spec(self._spec, confinement, self._folder.path)
 
     def _mask_log(self) -> None:
         """Have no secret in the log, whoever writes there: Beam tells every cause of an error, the driver's included.

@@ -1,35 +1,27 @@
 """What a job would do, told without doing it: rows, splits, how the columns fit, a few predictions, how long."""
 
 import os
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from launcher.apart import check_apart
 from launcher.attempt import Bound, bind
-from pipelines.spec import JobSpec, ParquetInput
-from predictors.pool.base import Answers
-from predictors.pool.inline import InlinePool
-from predictors.recovery import RetryPolicy
+from launcher.forecast import Query, Sample, Work, forecast
+from launcher.sampling import cost_of, score_sample, workers_of
+from pipelines.spec import JobSpec, ParquetInput, TableOutput
 from predictors.registry import make_predictor
-from transforms.batches import Batch, Span, Split
+from transforms.batches import Batch, Split
 from transforms.connection import Connection
-from transforms.score import assemble
 from transforms.sources.base import SPAN_ROWS, Source, rebatch, span_rows
+from transforms.sources.files import open_file
 from transforms.sources.parquet import ParquetSource
 
-# Predictions that are shown.
-_SHOWN = 5
-# The sample ends at the first of these; less says too little of a fast model, more keeps the user waiting.
-_SAMPLE_ROWS = 4 * SPAN_ROWS
-_SAMPLE_S = 2.0
-# What a run costs before its first row: starting its process and Beam.
-_START_S = (2.0, 8.0)
-# A sample is warm and alone; a run shares the disk and the cores. Seen on two cores: runs take 0.6 to 1.6 times of it.
-_SPREAD = (0.6, 1.8)
+# Rows of a query that are asked for: enough to tell the pace of a fast model.
+_QUERY_ROWS = 4 * SPAN_ROWS
+# Threads that write parts; see `transforms.stage`.
+_MOST_WRITERS = 4
 
 
 @dataclass(frozen=True)
@@ -55,6 +47,9 @@ class PlanReport:
         refused: why some of the first rows could not, a line each.
         sample_rows: rows that were timed.
         seconds: the estimated duration, low and high.
+        likely_s: what is between them expected most.
+        memory_bytes: the most that the job's process is expected to have in memory.
+        assumptions: what the estimates rest on, a sentence each.
     """
 
     rows: int
@@ -65,6 +60,9 @@ class PlanReport:
     refused: list[str]
     sample_rows: int
     seconds: tuple[float, float]
+    likely_s: float
+    memory_bytes: int
+    assumptions: list[str]
 
 
 @dataclass(frozen=True)
@@ -91,86 +89,101 @@ class _Sample:
         raise NotImplementedError("a sample has no rejects to complete")
 
 
-def look(spec: JobSpec) -> PlanReport:
+@dataclass(frozen=True)
+class _Opened:
+    """The input, or the first rows of it; the number of all rows; how the query was read, if it is one."""
+
+    source: Source
+    rows: int
+    query: Query | None = None
+
+
+def look(spec: JobSpec, is_warm: bool = False) -> PlanReport:
     """Load the model, open the input, score a sample. Writes nothing, anywhere.
+
+    Args:
+        is_warm: the job would start from a process that has its libraries, as those of a service do.
 
     Raises:
         PipelineError, PredictorError: one line that says why the job could not run.
     """
-    predictor = make_predictor(spec.model)
-    predictor.load()
+    predictor, library = cost_of(lambda: make_predictor(spec.model))
+    _, loaded = cost_of(predictor.load)
     check_apart(spec, None)
-    began = time.perf_counter()
-    source, rows = _open(spec)
-    opened_s = time.perf_counter() - began
+    opened = _open(spec)
+    source = opened.source
     bound = bind(spec, predictor, source)
     splits = list(source.plan(bound.columns, spec.config.batch_size))
-    timed = _time_sample(spec, bound, splits)
-    if isinstance(source, _Sample):
-        # Opening the sample was reading it; the run reads all of it so before it scores.
-        timed.busy_s += opened_s
-    low, high = _estimate(timed, rows)
+    scored = score_sample(spec, bound, splits, library, loaded)
+    expected = forecast(scored.sample, _work(spec, bound, splits, opened, scored.sample, is_warm))
     columns = source.schema
     return PlanReport(
-        rows=rows,
-        splits=_splits_of_snapshot(splits, rows) if isinstance(source, _Sample) else len(splits),
+        rows=opened.rows,
+        splits=_splits_of_snapshot(splits, opened.rows) if isinstance(source, _Sample) else len(splits),
         features=[
             Feature(field.name, str(columns.field(field.name).type), str(field.type))
             for field in predictor.input_schema
         ],
         output=[(field.name, str(field.type)) for field in bound.output_schema],
-        predictions=timed.shown.slice(0, _SHOWN),
-        refused=timed.refused[:_SHOWN],
-        sample_rows=timed.rows,
-        seconds=(low, high),
+        predictions=scored.shown,
+        refused=scored.refused,
+        sample_rows=scored.sample.rows,
+        seconds=(expected.low_s, expected.high_s),
+        likely_s=expected.likely_s,
+        memory_bytes=expected.memory_bytes,
+        assumptions=expected.assumptions,
     )
 
 
-@dataclass
-class _Timed:
-    """A sample that was read, scored and encoded: how many rows, and the seconds of work that it took."""
-
-    shown: pa.Table
-    refused: list[str]
-    rows: int = 0
-    busy_s: float = 0.0
-
-
-def _open(spec: JobSpec) -> tuple[Source, int]:
-    """The input, or the first rows of it, and the number of all rows."""
+def _open(spec: JobSpec) -> _Opened:
     if isinstance(spec.input, ParquetInput):
         source = ParquetSource.open(spec.input.path)
-        return source, sum(split.rows or 0 for split in source.plan((), spec.config.batch_size))
+        return _Opened(source, sum(split.rows or 0 for split in source.plan((), spec.config.batch_size)))
     from transforms.sources.sql import count_rows, sample
 
     connection = Connection(spec.input.connection)
-    return _Sample(sample(connection, spec.input.query, _SAMPLE_ROWS)), count_rows(connection, spec.input.query)
+    first = sample(connection, spec.input.query, _QUERY_ROWS)
+    rows = first.total if first.total is not None else count_rows(connection, spec.input.query)
+    read = len(first.rows)
+    return _Opened(_Sample(first.rows), rows, Query(first.prepare_s, first.read_s / max(read, 1), read))
 
 
-def _time_sample(spec: JobSpec, bound: Bound, splits: Sequence[Split]) -> _Timed:
-    timed = _Timed(bound.output_schema.empty_table(), [])
-    pool = InlinePool(
-        bound.predictor,
-        parallelism=1,
-        batch_size=spec.config.batch_size,
-        nulls=spec.model.nulls,
-        policy=RetryPolicy(0),
+def _work(spec: JobSpec, bound: Bound, splits: Sequence[Split], opened: _Opened, sample: Sample, is_warm: bool) -> Work:
+    cores = len(os.sched_getaffinity(0))
+    workers = workers_of(bound, spec)
+    output = spec.output
+    span = splits[0].span_rows if splits else SPAN_ROWS
+    return Work(
+        rows=opened.rows,
+        span_rows=span,
+        workers=workers,
+        cores=cores,
+        writers=min(cores, _MOST_WRITERS),
+        # The one that the columns were checked against stays.
+        loads=1 if bound.predictor.thread_safe else 1 + workers,
+        mapped_bytes=_mapped_bytes(opened, bound, span, sample),
+        columns=len(bound.output_schema),
+        table=Connection(output.connection).dialect if isinstance(output, TableOutput) else None,
+        query=opened.query,
+        is_warm=is_warm,
     )
-    began = time.perf_counter()
-    try:
-        for split in splits:
-            for batch in bound.source.read(split, bound.columns):
-                # A slow model must not be asked for a whole span: a batch is the least that tells its speed.
-                for at in range(0, batch.rows.num_rows, step := _step(spec, timed)):
-                    piece = batch.rows.slice(at, step)
-                    answers = pool.submit(piece).result()
-                    _add(timed, split, batch.span.start + at, piece, answers, bound.passthrough)
-                    timed.busy_s = time.perf_counter() - began
-                    if timed.busy_s > _SAMPLE_S or timed.rows >= _SAMPLE_ROWS:
-                        return timed
-    finally:
-        pool.close()
-    return timed
+
+
+def _mapped_bytes(opened: _Opened, bound: Bound, span: int, sample: Sample) -> int:
+    """What is read of the largest file: it is mapped, so it counts as the process's memory once it was looked at."""
+    source = opened.source
+    if isinstance(source, ParquetSource):
+        return _bytes_read(max(source.files, key=os.path.getsize), bound.columns)
+    from transforms.sources.snapshot import file_rows
+
+    return int(min(opened.rows, file_rows(span)) * sample.row_bytes)
+
+
+def _bytes_read(file: str, columns: Sequence[str]) -> int:
+    metadata = open_file(file).metadata
+    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
+    chunks = (group.column(number) for group in groups for number in range(group.num_columns))
+    return sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
 
 
 def _splits_of_snapshot(sample: Sequence[Split], rows: int) -> int:
@@ -178,37 +191,3 @@ def _splits_of_snapshot(sample: Sequence[Split], rows: int) -> int:
     from transforms.sources.snapshot import file_rows
 
     return -(-rows // file_rows(sample[0].span_rows)) if sample else 0
-
-
-def _step(spec: JobSpec, timed: _Timed) -> int:
-    """Rows of the next piece: one batch until the speed is known, then about a tenth of the sample's time."""
-    if not timed.rows:
-        return spec.config.batch_size
-    fitting = timed.rows / timed.busy_s * _SAMPLE_S / 10
-    return max(min(int(fitting), SPAN_ROWS) // spec.config.batch_size, 1) * spec.config.batch_size
-
-
-def _add(
-    timed: _Timed, split: Split, start: int, rows: pa.RecordBatch, answers: Answers, passthrough: tuple[str, ...]
-) -> None:
-    """Lay the answers down as a run would, in memory, and keep the first of them to show."""
-    scored = assemble(Batch(Span(split, start, start + rows.num_rows, last=False), rows), answers, passthrough)
-    table = pa.Table.from_batches([scored.rows])
-    pq.write_table(table, pa.BufferOutputStream())
-    timed.rows += rows.num_rows
-    if len(timed.shown) < _SHOWN:
-        timed.shown = pa.concat_tables([timed.shown, table.slice(0, _SHOWN)])
-    if len(timed.refused) < _SHOWN:
-        timed.refused += [
-            f"{split.uri}:{split.first_row + start + bad.row} {bad.error_type}: {bad.error}"
-            for bad in answers.bad[:_SHOWN]
-        ]
-
-
-def _estimate(timed: _Timed, rows: int) -> tuple[float, float]:
-    """Seconds, low and high, from the seconds of work a row and the cores that share it."""
-    if not timed.rows:
-        return _START_S
-    work_s = timed.busy_s / timed.rows * rows
-    cores = len(os.sched_getaffinity(0))
-    return _START_S[0] + work_s / cores * _SPREAD[0], _START_S[1] + work_s * _SPREAD[1]

@@ -28,7 +28,7 @@ class Pulse:
     """A thread that beats until the process ends.
 
     Args:
-        store: its own connection, so that nobody waits for a beat.
+        store: which any thread may use.
         progress, preparing: where the workers and the snapshot tell how far they are.
         current: the job as the process sees it, once a move that is under way is over.
         on_cancel: called when the job was told to stop; each time that it is seen.

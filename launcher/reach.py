@@ -1,7 +1,8 @@
 """What a tenant's jobs may reach: folders, hosts, and the databases that connections name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from launcher.confine import Confinement
@@ -23,14 +24,15 @@ class Reach:
     Args:
         home: PENSTOCK_HOME: no request reads or writes there.
         working_dir: the one folder that requests may name where PENSTOCK_ALLOWED_PATHS is not set.
-        keyless: nobody but who started the service uses it, on this machine: they may reach what they can reach anyway.
+        keyless: whether nobody but who started the service uses it, on this machine: they may reach what they can
+            reach anyway. Asked each time, for a key may be made while the service runs.
     """
 
     settings: Settings
     connections: Connections
     home: Path
     working_dir: Path
-    keyless: bool
+    keyless: Callable[[], bool]
 
     def confinement(self, tenant: str) -> Confinement:
         """The folders that a tenant's requests may name."""
@@ -41,7 +43,7 @@ class Reach:
         """The same, for a job's process."""
         return tuple(str(folder) for folder in self.confinement(tenant).folders)
 
-    @property
+    @cached_property
     def egress(self) -> Egress:
         """The hosts that may be reached on a tenant's behalf, be it a database or a webhook's receiver."""
         return Egress.read(self.settings.allowed_hosts)
@@ -54,7 +56,7 @@ class Reach:
         """
         if uri.startswith("sqlite:"):
             return self.confinement(tenant).confined_connection("uri", uri)
-        if self.keyless:
+        if self.keyless():
             return uri
         self.egress.check_connection(uri)
         return uri
@@ -77,7 +79,7 @@ class Reach:
             # The operator's own: it may lead anywhere, and have variables of the service's environment in it.
             return _expanded(default)
         checked = self.check_connection(tenant, registered)
-        if self.keyless:
+        if self.keyless():
             return _expanded(checked)
         # By the addresses that were judged, or a name could lead elsewhere a moment later.
         return checked if checked.startswith("sqlite:") else self.egress.pin_connection(checked)

@@ -114,7 +114,7 @@ class Reaper:
         )
         if what == "kill" and job.pid is not None:
             killed = kill_session(job.pid, job.pid_started or 0.0)
-            _log.warning("%s does not end by itself: killed %d processes", job.id, killed, extra=_fields(job))
+            _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=_fields(job))
             return 0
         if what != "settle":
             return 0

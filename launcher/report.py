@@ -49,6 +49,12 @@ class PlanReport(Protocol):
     def sample_rows(self) -> int: ...
     @property
     def seconds(self) -> tuple[float, float]: ...
+    @property
+    def likely_s(self) -> float: ...
+    @property
+    def memory_bytes(self) -> int: ...
+    @property
+    def assumptions(self) -> Sequence[str]: ...
 
 
 @dataclass(frozen=True)
@@ -113,6 +119,36 @@ def job_json(job: Job, live: Live) -> dict[str, Any]:
         "finished_at": timestamp(job.finished_at),
         "error": job.error,
     }
+
+
+def listed(
+    job_id: str,
+    status: str,
+    outcome: str | None,
+    created_at: datetime | None,
+    total_rows: int | None,
+    percentage: int | None,
+    rejected_rows: int,
+    output: str | None,
+) -> list[str | None]:
+    """A job's cells in a list of jobs, under `LISTED`."""
+    return [
+        job_id,
+        f"{status} (rejects)" if outcome == "with_rejects" else status,
+        None if created_at is None else second(created_at),
+        None if total_rows is None else f"{total_rows:,}",
+        None if percentage is None else f"{percentage}%",
+        f"{rejected_rows:,}",
+        output,
+    ]
+
+
+LISTED = ("job", "status", "created", "rows", "done", "rejected", "output")
+
+
+def second(at: datetime) -> str:
+    """A time as ISO 8601, in UTC, to the second."""
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def percentage(job: Job, counts: Counts) -> int | None:
@@ -212,18 +248,19 @@ def summary(job: Job, live: Live, reasons: Sequence[Reason], log: Path) -> list[
     return lines + _remedies(job, counts, log)
 
 
-def rows_text(total_rows: int, counts: Counts, kept: int) -> str:
+def rows_text(total_rows: int, counts: Counts, kept: int | None) -> str:
     """How a job's rows add up, for people.
 
     Args:
         total_rows: of its input.
         counts: rows accounted for.
-        kept: rows that are staged and will not be scored again.
+        kept: rows that are staged and will not be scored again; None where that is not known.
     """
     parts = f"{counts.scored:,} scored + {counts.rejected:,} rejected + {counts.skipped:,} skipped"
     if counts.total == total_rows:
         return f"{total_rows:,} = {parts}"
-    return f"{total_rows:,}, of which {counts.total:,} = {parts}; {kept:,} are kept"
+    kept_part = "" if kept is None else f"; {kept:,} are kept"
+    return f"{total_rows:,}, of which {counts.total:,} = {parts}{kept_part}"
 
 
 def reason_text(reason: Reason) -> str:
@@ -313,7 +350,9 @@ def plan_json(report: PlanReport) -> dict[str, Any]:
         "predictions": report.predictions.to_pylist(),
         "refused": report.refused,
         "sample_rows": report.sample_rows,
-        "seconds": {"low": round(low, 1), "high": round(high, 1)},
+        "seconds": {"low": round(low, 1), "likely": round(report.likely_s, 1), "high": round(high, 1)},
+        "memory_bytes": report.memory_bytes,
+        "assumptions": list(report.assumptions),
     }
 
 
@@ -322,18 +361,40 @@ def plan_lines(report: PlanReport) -> list[str]:
     features = ([each.column, each.given, each.fed_as] for each in report.features)
     lines = [
         f"rows    {report.rows:,} in {report.splits:,} {'split' if report.splits == 1 else 'splits'}",
-        f"time    {_range(*report.seconds)} (from a sample of {report.sample_rows:,} rows)",
+        f"time    {time_range(*report.seconds, report.likely_s)} (from a sample of {report.sample_rows:,} rows)",
+        f"memory  about {report.memory_bytes / 2**30:.1f} GB",
         "",
         *aligned(features, ["feature", "is", "fed as"]),
         "",
-        *aligned(report.output, ["output", "type"]),
     ]
-    if report.predictions.num_rows:
-        rows = (row.values() for row in report.predictions.to_pylist())
-        lines += ["", "first predictions", "", *aligned(rows, report.predictions.schema.names)]
-    if report.refused:
-        lines += ["", "of the first rows, these would be rejected", "", *report.refused]
-    return lines
+    return lines + sample_lines(report.output, report.predictions.to_pylist(), report.refused, report.assumptions)
+
+
+def sample_lines(
+    output: Iterable[tuple[str, str]],
+    predictions: Sequence[Mapping[str, Any]],
+    refused: Sequence[str],
+    assumptions: Sequence[str],
+) -> list[str]:
+    """What a look at the first rows of a job has shown, for people.
+
+    Args:
+        output: the columns of the result, and their types.
+        predictions: the first rows of the result.
+        refused: why some of the rows would be rejected.
+        assumptions: what has to hold for what was made of it.
+    """
+    lines = aligned(output, ["output", "type"])
+    if predictions:
+        lines += ["", "first predictions", "", *aligned((row.values() for row in predictions), list(predictions[0]))]
+    if refused:
+        lines += ["", "of the first rows, these would be rejected", "", *refused]
+    return [*lines, "", "this rests on", "", *assumptions] if assumptions else lines
+
+
+def time_range(low_s: float, high_s: float, likely_s: float) -> str:
+    """How long something takes, for people."""
+    return f"{_range(low_s, high_s)}, likely {_duration(likely_s)}"
 
 
 def _range(low_s: float, high_s: float) -> str:
@@ -341,6 +402,11 @@ def _range(low_s: float, high_s: float) -> str:
     if high_s < 120:  # two minutes
         return f"{low_s:.0f} to {high_s:.0f} s"
     return f"{low_s / 60:.0f} to {high_s / 60:.0f} min"
+
+
+def _duration(seconds: float) -> str:
+    """A time, in minutes where they are many."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"  # two minutes
 
 
 def dumped(value: Any) -> str:

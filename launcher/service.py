@@ -17,6 +17,7 @@ from launcher.errors import LauncherError, StoreUnavailable
 from launcher.forking import PRELOAD, ForkServer
 from launcher.home import Home
 from launcher.janitor import Janitor
+from launcher.keyring import Keyring
 from launcher.postman import Postman
 from launcher.reach import Reach
 from launcher.reaper import Reaper
@@ -46,7 +47,8 @@ class Service:
 
     Args:
         working_dir: the folder that relative paths of requests start from, where PENSTOCK_ALLOWED_PATHS is not set.
-        keyless: no API key is asked for: whoever reaches the service is who started it.
+        keyless: no API key is asked for, until there is one: whoever reaches the service is who started it. None: as
+            there is a key in the store, or not.
         preload: what the fork server imports.
         attempt_module: what makes the attempts of jobs.
 
@@ -60,7 +62,7 @@ class Service:
         home: Home,
         working_dir: Path,
         *,
-        keyless: bool,
+        keyless: bool | None,
         preload: tuple[str, ...] = PRELOAD,
         attempt_module: str = ATTEMPT,
     ) -> None:
@@ -71,14 +73,14 @@ class Service:
         self.store = SqlJobStore.named(settings.store_url, home.store)
         database = self.store.database
         self.keys = KeyStore(database)
+        self.ring = Keyring(self.keys, not self.keys.any() if keyless is None else keyless)
         self.models = Models(database)
         self.connections = Connections(database)
         self.schedules = Schedules(database)
         self.idempotency = Idempotency(database)
         self.deliveries = Deliveries(database)
         self.defaults = Defaults(parallelism=settings.default_parallelism)
-        self.reach = Reach(settings, self.connections, home.path, working_dir, keyless)
-        self.keyless = keyless
+        self.reach = Reach(settings, self.connections, home.path, working_dir, self.ring.is_keyless)
         self.forks = ForkServer(
             preload=preload,
             environment=settings.job_environment,

@@ -1,7 +1,21 @@
 """Which runner a job runs on, and what it is told."""
 
+from typing import Any, TypeVar
+
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+
+_View = TypeVar("_View", bound=PipelineOptions)
+
+
+class _Options(PipelineOptions):
+    """Options whose views are made once: Beam asks for them some 240 times a pipeline, each time by way of argparse."""
+
+    def view_as(self, cls: type[_View]) -> _View:
+        views: dict[type, Any] = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
 
 
 def make_pipeline(runner: str) -> beam.Pipeline:
@@ -17,6 +31,6 @@ def make_pipeline(runner: str) -> beam.Pipeline:
     if runner == "direct":
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-        options = PipelineOptions(flags=[], direct_num_workers=1, direct_running_mode="in_memory")
+        options = _Options(flags=[], direct_num_workers=1, direct_running_mode="in_memory")
         return beam.Pipeline(runner=FnApiRunner(), options=options)
     raise ValueError(f"runner {runner!r} is not known; use direct")

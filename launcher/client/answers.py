@@ -1,5 +1,6 @@
 """What the service tells, as values. What a newer service tells beyond them is in `raw`, and harms nothing."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -72,7 +73,7 @@ class JobStatus:
     outcome: str | None
     progress: Progress
     counts: RowCounts
-    kept_rows: int
+    kept_rows: int | None
     rows_per_second: float | None
     started_at: datetime | None
     estimated_completion: datetime | None
@@ -313,7 +314,7 @@ class Told:
     def whole(self, name: str) -> int | None:
         """A whole number, or None."""
         value = self._value(name, (int, float), "number")
-        return None if value is None else int(value)
+        return None if value is None or not math.isfinite(value) else int(value)
 
     def number(self, name: str) -> float | None:
         """A number, or None."""
@@ -371,7 +372,7 @@ def read_job(told: Told) -> JobStatus:
             progress.whole("total_rows"), progress.whole("processed_rows") or 0, progress.whole("percentage")
         ),
         counts=RowCounts(*(counts.whole(name) or 0 for name in ("scored_rows", "rejected_rows", "skipped_rows"))),
-        kept_rows=told.whole("kept_rows") or 0,
+        kept_rows=told.whole("kept_rows"),
         rows_per_second=told.number("rows_per_second"),
         started_at=told.time("started_at"),
         estimated_completion=told.time("estimated_completion"),
@@ -496,16 +497,14 @@ def pages(ask: Callable[[str | None], Told], name: str) -> Iterator[Sequence[Any
         name: of the list.
 
     Raises:
-        AnswerUnreadable: the cursors go round in circles.
+        AnswerUnreadable: a page leads to itself.
     """
     cursor: str | None = None
-    seen: set[str] = set()
     while True:
         told = ask(cursor)
         yield told.listed(name)
-        cursor = told.text("next_cursor")
+        before, cursor = cursor, told.text("next_cursor")
         if cursor is None:
             return
-        if cursor in seen:
+        if cursor == before:
             raise AnswerUnreadable(f"the list of {name}", "has the same cursor twice; it would never end")
-        seen.add(cursor)

@@ -1,7 +1,8 @@
 """Errors of the client; each message is a line that says what, where and what to do, never with the API key in it.
 
 PenstockError
-├── Misconfigured        the address or the key cannot be used -> mend PENSTOCK_SERVER, PENSTOCK_API_KEY
+├── Misconfigured        nothing was sent: the address, the    -> the line says what to mend
+│                        key or the request cannot be
 ├── Refusal              the server said no; `problem` has all -> the leaf says what kind of no
 │   ├── RequestRefused   the request is wrong                  -> `errors` names each field
 │   ├── Unauthorized     no API key, or not a known one        -> another key
@@ -26,7 +27,7 @@ _SHOWN_CHARS = 200
 
 @dataclass(frozen=True)
 class FieldError:
-    """One mistake in a request: the field (empty when it is the whole request) and the rest of the sentence about it."""
+    """One mistake in a request: the field (empty: the whole request) and the rest of the sentence about it."""
 
     field: str
     message: str
@@ -67,8 +68,11 @@ class Problem:
         """All of it in one line."""
         said = "; ".join(map(str, self.errors)) or self.detail or self.title or f"the server answered {self.status}"
         line = " ".join(said.split())
-        remedy = " ".join(self.remedy.split())
-        return f"{line}; {remedy}" if remedy and remedy not in line else line
+        remedy = " ".join(self.remedy.split()).rstrip(".")
+        # Most lines say by themselves what to do, and better than what holds for all problems of the kind.
+        if not remedy or self.errors or ";" in line:
+            return line
+        return f"{line.rstrip('.')}; {remedy[0].lower()}{remedy[1:]}"
 
 
 def problem_of(status: int, body: Any, path: str) -> Problem:
@@ -109,7 +113,7 @@ class PenstockError(Exception):
 
 
 class Misconfigured(PenstockError):
-    """The client cannot be made from what it was given; the key is never repeated."""
+    """The client cannot do anything with what it was given, and has asked nothing; the key is never repeated."""
 
 
 class Refusal(PenstockError):

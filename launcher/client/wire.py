@@ -32,6 +32,7 @@ if _without_program:
     sys.modules.pop("httpx._main", None)
 
 Method = Literal["GET", "POST", "PATCH", "DELETE"]
+DEFAULT_URL = "http://127.0.0.1:8080"
 ARROW = "application/vnd.apache.arrow.stream"
 
 # Waits between tries double from the first to the longest; a server that says how long is believed up to the bound.
@@ -69,10 +70,18 @@ class Wire:
         headers = {"Accept": "application/json"}
         if api_key is not None:
             headers["Authorization"] = f"Bearer {_checked_key(api_key)}"
-        # A proxy is on some other machine; for it, loopback is not this one.
-        mounts = {f"all://{host}": None} if host in _LOOPBACK else None
+        mounts: dict[str, httpx.BaseTransport | None] = {}
+        verify: ssl.SSLContext | bool = True
+        if host in _LOOPBACK:
+            # A proxy is on some other machine; for it, loopback is not this one.
+            mounts = {f"all://{host}": None}
+        if host in _LOOPBACK and self.url.startswith("http:"):
+            # There is no certificate to check; reading those of all authorities would take longer than the request.
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         # A redirect is not followed: it could lead to where the key must not go.
-        self._http = httpx.Client(headers=headers, timeout=timeout_s, follow_redirects=False, mounts=mounts)
+        self._http = httpx.Client(
+            headers=headers, timeout=timeout_s, follow_redirects=False, mounts=mounts, verify=verify
+        )
 
     def __repr__(self) -> str:
         return f"Wire({self.url!r})"
@@ -143,7 +152,7 @@ class Wire:
             headers["Idempotency-Key"] = str(uuid.uuid4()) if idempotency_key is None else _checked(idempotency_key)
         if body is not None:
             headers["Content-Type"] = "application/json"
-            content = json.dumps(body, allow_nan=False).encode()
+            content = _dumped(body)
         request = self._http.build_request(
             method,
             self.url + path,
@@ -209,7 +218,9 @@ class Wire:
                         raise ServerUnavailable(self.url, f"has no time for {path}: {problem.line}")
                     raise _refused("GET", path, response, problem)
                 if not kind.startswith("text/event-stream"):
-                    raise AnswerUnreadable(f"GET {path}", f"is {shortened(kind) or 'of no kind'}, not text/event-stream")
+                    raise AnswerUnreadable(
+                        f"GET {path}", f"is {shortened(kind) or 'of no kind'}, not text/event-stream"
+                    )
                 yield response.iter_bytes()
         except httpx.TransportError as error:
             raise ServerUnavailable(self.url, _reason(error, path)) from error
@@ -249,7 +260,9 @@ def _address(url: str) -> tuple[str, str]:
 
 def _checked_key(api_key: str) -> str:
     if not re.fullmatch(r"[!-~]+", api_key.strip()):
-        raise Misconfigured("the API key is empty or holds what no key has; write it as `penstock keys create` shows it")
+        raise Misconfigured(
+            "the API key is empty or holds what no key has; write it as `penstock keys create` shows it"
+        )
     return api_key.strip()
 
 
@@ -259,10 +272,17 @@ def _checked(idempotency_key: str) -> str:
     return idempotency_key
 
 
+def _dumped(body: Any) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Misconfigured(f"the request holds what JSON cannot say: {shortened(str(error))}") from error
+
+
 def _json(body: bytes) -> Any:
     """The values of a text that may be no JSON; None for one that is none."""
     try:
-        return json.loads(body)
+        return json.loads(body, parse_constant=lambda _: None)
     except (ValueError, RecursionError):
         return None
 

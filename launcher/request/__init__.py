@@ -11,6 +11,6 @@ bodies.py    what the service's bodies may hold, and their JSON schemas
 service.py   a body becomes a request to the service
 """
 
-from launcher.request.spec import parse_spec, read_spec, spec_of
+from launcher.request.spec import parse_spec, read_body, read_spec, spec_of
 
-__all__ = ["parse_spec", "read_spec", "spec_of"]
+__all__ = ["parse_spec", "read_body", "read_spec", "spec_of"]

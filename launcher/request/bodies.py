@@ -614,8 +614,9 @@ _BODIES: tuple[type[Part], ...] = (JobBody, RegisteredModelBody, ConnectionBody,
 def schemas(defaults: Defaults = DEFAULTS) -> dict[str, dict[str, Any]]:
     """The JSON schemas of all bodies and their parts, by name, for `components.schemas` of OpenAPI 3.1.
 
-    They refer to each other as `#/components/schemas/<name>`. They take what the bodies take, save what no schema can
-    say: whether a cron expression or a timezone can be read.
+    They refer to each other as `#/components/schemas/<name>`. They take what the bodies take, with two exceptions:
+    whether a cron expression or a timezone can be read, no schema can say; and a name in a scheduled job may be a
+    template, which the pattern of names does not have.
 
     Args:
         defaults: what the service fills in; told as defaults.

@@ -273,7 +273,9 @@ def shown(value: Any, secret: bool = False) -> str:
         if secret or "://" in value:
             from transforms.connection import Connection
 
-            text, most = _on_one_line(Connection(value).describe()), _SHOWN_URI_CHARS
+            # A little more than is shown: white space is drawn together, and may come in megabytes.
+            text = _on_one_line(Connection(value).describe()[: 10 * _SHOWN_URI_CHARS])
+            most = _SHOWN_URI_CHARS
         else:
             text = repr(" ".join(value.split()))
     else:

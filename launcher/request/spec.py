@@ -22,6 +22,19 @@ def read_spec(path: str | Path) -> JobSpec:
     Raises:
         RequestError: the file cannot be read, or `parse_spec` refuses it.
     """
+    return parse_spec(_text(path), str(path))
+
+
+def read_body(path: str | Path) -> dict[str, Any]:
+    """Read the body of a request to the service from such a file. What is in it is for the service to check.
+
+    Raises:
+        RequestError: the file cannot be read, or is no mapping.
+    """
+    return _mapping(_text(path), str(path))
+
+
+def _text(path: str | Path) -> str:
     try:
         if str(path) == "-":
             data = sys.stdin.buffer.read(_MAX_BYTES + 1)
@@ -37,11 +50,10 @@ def read_spec(path: str | Path) -> JobSpec:
     if len(data) > _MAX_BYTES:
         raise refused(f"{path} is larger than {_MAX_BYTES:,} bytes; name a job spec, not a data file")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise refused(f"{path} is not UTF-8 text (line {line}); save it as UTF-8") from error
-    return parse_spec(text, str(path))
 
 
 def parse_spec(text: str, name: str = "the request") -> JobSpec:
@@ -55,6 +67,11 @@ def parse_spec(text: str, name: str = "the request") -> JobSpec:
     Raises:
         RequestError: names every field that is wrong.
     """
+    return spec_of(_mapping(text, name))
+
+
+def _mapping(text: str, name: str) -> dict[str, Any]:
+    """The values of a text in YAML or JSON."""
     if not text.strip():
         raise refused(f"{name} is empty; it needs model, input and output")
     try:
@@ -66,7 +83,7 @@ def parse_spec(text: str, name: str = "the request") -> JobSpec:
         raise refused(f"{name} holds a number that is too long; write a shorter one") from error
     if not isinstance(values, dict):
         raise refused(f"{name} is {described(values)}, not a mapping; it needs model, input and output")
-    return spec_of(values)
+    return values
 
 
 def spec_of(values: Mapping[Any, Any]) -> JobSpec:

@@ -155,12 +155,16 @@ class Database:
         self._engine.dispose()
 
     def _bring_up_to_date(self) -> None:
-        with self.reading() as connection:
-            inspector = sa.inspect(connection)
-            known = set(inspector.get_table_names())
-            version = self._version(connection) if "alembic_version" in known else None
+        try:
+            with self._engine.connect() as connection:
+                version = self._version(connection.execution_options(reading=True))
+        except sa.exc.DBAPIError:
+            # There is none yet, or no database; the next question tells which.
+            version = None
         if version == HEAD:
             return
+        with self.reading() as connection:
+            known = set(sa.inspect(connection).get_table_names())
         if version is None and "penstock_store" in known:
             raise StoreUnavailable(
                 f"the job store {self.where} was made by Penstock before its first release; "

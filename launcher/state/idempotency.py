@@ -48,7 +48,7 @@ class Idempotency:
                 insert = self._database.upsert(_kept).values(
                     tenant=tenant, key=key, request_hash=request_hash, created_at=now, busy_until=until
                 )
-                if connection.execute(insert.on_conflict_do_nothing()).rowcount:
+                if connection.execute(insert.on_conflict_do_nothing().returning(_kept.c.key)).first():
                     return None
                 row = connection.execute(sa.select(_kept).where(*_is(tenant, key)).with_for_update()).first()
                 if row is None:

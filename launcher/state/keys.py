@@ -80,7 +80,7 @@ class KeyStore:
             while True:
                 key = Key(secrets.token_hex(_ID_BYTES), tenant, role, name, self._database.now(connection))
                 insert = self._database.upsert(_keys).values(**_row(key), hash=_hash(secret))
-                if connection.execute(insert.on_conflict_do_nothing()).rowcount:
+                if connection.execute(insert.on_conflict_do_nothing().returning(_keys.c.id)).first():
                     return key, f"psk_{key.id}_{secret}"
 
     def check(self, token: str) -> Key | None:

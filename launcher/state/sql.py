@@ -328,7 +328,7 @@ class SqlJobStore:
             .where(_jobs.c.managed, _jobs.c.status.in_(AT_WORK))
             .group_by(_jobs.c.tenant)
         )
-        at_work: dict[str, int] = {tenant: count for tenant, count in connection.execute(busy)}
+        at_work: dict[str, int] = {row[0]: row[1] for row in connection.execute(busy)}
         served = {row.tenant: row.served_at for row in connection.execute(sa.select(tables.tenants))}
         return {
             tenant: (at_work.get(tenant, 0), served[tenant].isoformat() if tenant in served else "")

@@ -11,6 +11,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from launcher.handover import Handover
 from launcher.home import Home, JobLock
 from launcher.state.job import Job
 from launcher.state.sql import SqlJobStore
@@ -53,7 +54,7 @@ def _live(home: str, job_id: str, working_dir: str) -> None:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     folder = Home(Path(home)).job(job_id)
-    JobProcess(Home(Path(home)), job_id, folder.lock(job_id)).run()
+    JobProcess(Handover(home, job_id, attempt=1), folder.lock(job_id)).run()
 
 
 class _Forked:

@@ -59,3 +59,24 @@ def test_the_installed_wheel_runs_from_another_folder(wheel: Path, tmp_path: Pat
     assert str(site / "launcher" / "cli.py") in done.stdout
     assert str(site / "pipelines" / "batch.py") in done.stdout
     assert "resume" in done.stdout
+
+
+def test_the_installed_wheel_makes_a_job_store(wheel: Path, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    script = (
+        "import sys; from pathlib import Path; import launcher; from launcher.state.sql import SqlJobStore; "
+        "print(launcher.__file__, SqlJobStore.at(Path(sys.argv[1])).jobs())"
+    )
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, str(tmp_path / "penstock.db")],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(site)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{site / 'launcher' / '__init__.py'} []\n"

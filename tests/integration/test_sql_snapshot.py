@@ -318,7 +318,7 @@ def test_the_server_gives_a_query_up_when_the_process_that_asked_is_gone(databas
 def test_a_sample_is_typed_like_the_snapshot(shared: Connection, tmp_path: Path) -> None:
     query = "SELECT i, i / 4.0 AS n, md5('x')::uuid AS u FROM generate_series(1, 100000) i ORDER BY i"
 
-    table = sample(shared, query, 4)
+    table = sample(shared, query, 4).rows
     assert table.num_rows == 4
     assert table["n"].type == pa.decimal128(38, 20)
     assert table.schema == read(shared, query, tmp_path).schema

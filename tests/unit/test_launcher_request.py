@@ -281,6 +281,20 @@ def test_a_column_is_named_once(field: str) -> None:
     ]
 
 
+@pytest.mark.parametrize("character", ["\0", "\ud800"])
+def test_a_character_that_cannot_be_stored_is_refused_wherever_it_is(character: str) -> None:
+    line = f"holds the character U+{ord(character):04X}, which cannot be stored; take it out"
+    request = {**changed(SQL, "input.query", f"SELECT '{character}'"), f"a{character}": 1}
+
+    assert problems(request) == [f"input.query {line}", f"{f'a{character}'!r} {line}"]
+
+
+def test_a_yaml_value_that_holds_itself_is_refused() -> None:
+    lines = refused("&a {model: *a, input: [*a, *a, *a]}").splitlines()
+
+    assert "input is a list; it is a mapping with source, path, connection and query" in lines
+
+
 def test_a_column_that_is_no_text_is_named_by_its_place() -> None:
     assert problems(changed(SQL, "output.columns", ["a", 3])) == [
         "output.columns[1] is the number 3; write the name of a column, in quotes"

@@ -253,7 +253,7 @@ def test_any_values_come_back_under_one_type_per_column(
 def test_a_sample_is_typed_like_the_whole(database: Database) -> None:
     connection = database("CREATE TABLE t (x)", ("INSERT INTO t VALUES (?)", [(None,), (1,), (2,), (2.5,)]))
 
-    table = sample(connection, "SELECT x FROM t", 2)
+    table = sample(connection, "SELECT x FROM t", 2).rows
     assert table == pa.table({"x": pa.array([None, 1.0])})
 
 

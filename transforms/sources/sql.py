@@ -6,8 +6,10 @@ The database is read by a thread of its own, a few batches ahead of the writing,
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,7 @@ from transforms.sources.reading import Result, Session
 from transforms.sources.snapshot import RESERVE_BYTES, SnapshotSource, SnapshotWriter, mebibytes
 from transforms.sources.sqlite import read_sqlite
 
-__all__ = ["check_query", "count_rows", "reads_table", "sample", "snapshot", "tables_read"]
+__all__ = ["FirstRows", "check_query", "count_rows", "reads_table", "sample", "snapshot", "tables_read"]
 
 # Batches are of 4 MiB from SQLite and of 16 MiB from PostgreSQL, where larger ones mean less copying into spans.
 _AHEAD_BATCHES = 4
@@ -69,23 +71,44 @@ def snapshot(
     return source
 
 
-def sample(connection: Connection, query: str, rows: int) -> pa.Table:
+@dataclass(frozen=True)
+class FirstRows:
+    """The first rows of a query, and how they came.
+
+    Args:
+        rows: in the types of a snapshot, save that a decimal without a declared scale is known by these rows alone.
+        total: rows of the whole result, where reading the first told them; None where it did not.
+        prepare_s: seconds until the rows were asked for; with SQLite all rows are looked at in this time.
+        read_s: seconds from then on until the last of them was there.
+    """
+
+    rows: pa.Table
+    total: int | None
+    prepare_s: float
+    read_s: float
+
+
+def sample(connection: Connection, query: str, rows: int) -> FirstRows:
     """The first `rows` rows of `query`, without a snapshot.
 
-    The types are a snapshot's, save that a decimal without a declared scale is known by these rows alone. With SQLite
-    all rows are looked at nevertheless: nothing else tells the types.
+    With SQLite all rows are looked at nevertheless: nothing else tells the types.
 
     Raises:
         ConnectionRefused, InputError: as `snapshot`.
     """
     check_query(query, connection.dialect)
+    began = time.perf_counter()
     with Session(connection) as session:
         result = _read(session, query, limit=rows)
+        prepared = time.perf_counter()
         decimals = _Decimals(result)
         batches = list(result.batches)
+        read = time.perf_counter()
     for batch in batches:
         decimals.look(batch)
-    return pa.Table.from_batches(batches, result.schema).cast(decimals.schema())
+    table = pa.Table.from_batches(batches, result.schema).cast(decimals.schema())
+    total = result.rows if connection.dialect == "sqlite" else None
+    return FirstRows(table, total, prepared - began, read - prepared)
 
 
 def _read(session: Session, query: str, limit: int | None = None) -> Result:

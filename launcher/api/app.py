@@ -1,0 +1,58 @@
+"""The API, put together."""
+
+import threading
+from importlib.metadata import version
+from typing import Any
+
+import anyio
+from fastapi import FastAPI
+from starlette.routing import Route
+
+from launcher.api import events, jobs, operations, problems, registry, rows, schedules
+from launcher.api.documented import openapi
+from launcher.api.middleware import AccessLog, BodyLimit, LoopbackOnly
+from launcher.api.operations import Counted
+from launcher.service import Service
+
+_DESCRIPTION = """Scores data with models in bulk, exactly once: submit a job, follow it, read its result.
+
+Errors are problems (RFC 9457) whose `type` is stable. Every POST takes an `Idempotency-Key`. Lists come in pages.
+"""
+
+
+def make_app(service: Service) -> FastAPI:
+    """The API of a service, which may be started before or after.
+
+    `app.state.closing`, a `threading.Event`, ends the streams of events once it is set; `app.state.routes` has all
+    routes.
+    """
+    app = FastAPI(
+        title="Penstock",
+        version=version("penstock"),
+        summary="Batch inference as a service.",
+        description=_DESCRIPTION,
+        redirect_slashes=False,
+        redoc_url=None,
+    )
+    app.state.service = service
+    app.state.closing = threading.Event()
+    app.state.counted = Counted(service.store.count_by_status)
+    app.state.stream_threads = anyio.CapacityLimiter(events.THREADS)
+    # With those of FastAPI itself, such as /docs; included ones are hidden among them.
+    app.state.routes = [route for route in app.routes if isinstance(route, Route)]
+    for each in (jobs, rows, events, registry, schedules, operations):
+        app.include_router(each.router)
+        app.state.routes += each.router.routes
+    problems.install(app)
+    # The last is the outermost.
+    app.add_middleware(BodyLimit)
+    app.add_middleware(LoopbackOnly, ring=service.ring)
+    app.add_middleware(AccessLog)
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = openapi(app, service.defaults, service.ring.is_keyless())
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]
+    return app

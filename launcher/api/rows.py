@@ -1,0 +1,188 @@
+"""What a job has left to read: its log, its rejected rows, its result."""
+
+import os
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import pyarrow as pa
+from fastapi import APIRouter, Header, Query, Request
+from starlette.responses import Response
+
+from launcher.api import documented, models
+from launcher.api.answers import ARROW, JSON, TEXT, answer, wanted
+from launcher.api.auth import Viewer
+from launcher.api.lookup import own_job
+from launcher.api.pages import Cursor, Limit, offset_cursor, read_offset_cursor
+from launcher.api.view import JOBS_PATH
+from launcher.errors import ConnectionUnknown, NotNow, PathForbidden, Problem, RequestError, ResultGone
+from launcher.rejects import rejects_of
+from launcher.results import (
+    FolderResult,
+    ResultPlace,
+    TableResult,
+    as_arrow_stream,
+    as_json_rows,
+    result_page,
+)
+from launcher.service import Service
+from launcher.state.job import Job
+from pipelines.spec import TableOutput
+from transforms.connection import Connection
+
+router = APIRouter(prefix=JOBS_PATH, tags=["rows"])
+
+_MAX_LOG_BYTES = 1024 * 1024
+_OF_JSON_OR_ARROW = (JSON, ARROW)
+_OF_JSON_OR_TEXT = (JSON, TEXT)
+_Accept = Annotated[str | None, Header(include_in_schema=False)]
+_Rows = documented.refusals("not-found", "not-acceptable", "conflict", "gone", "invalid-request", "unavailable")
+
+
+class _Log(NamedTuple):
+    """A piece of a log: whole lines, where the next begins, and whether it goes on."""
+
+    lines: list[str]
+    next_offset: int
+    at_end: bool
+
+
+@router.get(
+    "/{job_id}/logs",
+    summary="A job's log",
+    response_model=models.LogPage,
+    responses={
+        200: documented.text_too("Whole lines, from `offset` on."),
+        **documented.refusals("not-found", "not-acceptable", "invalid-request"),
+    },
+)
+def logs(
+    request: Request,
+    caller: Viewer,
+    job_id: str,
+    offset: Annotated[int | None, Query(ge=0, le=2**53, description="Where to begin, in bytes.", examples=[0])] = None,
+    limit_bytes: Annotated[int, Query(ge=1, le=_MAX_LOG_BYTES, description="About how much at most.")] = 65_536,
+    tail: Annotated[int | None, Query(ge=1, le=10_000, description="The last lines in its place.")] = None,
+    accept: _Accept = None,
+) -> Response:
+    """What the job's process said, all attempts, one JSON object a line; as text, if `Accept` asks for text/plain."""
+    media_type = wanted(accept, _OF_JSON_OR_TEXT)
+    if offset is not None and tail is not None:
+        raise RequestError([Problem("tail", "does not go with offset; leave one of them out")])
+    service: Service = request.app.state.service
+    # Looked at before its log, so that nothing is missed of a job that ends just now.
+    job = own_job(service, caller, job_id)
+    found = _read_log(service.home.job(job.id).log, offset or 0, limit_bytes, tail, job.is_over)
+    if media_type == TEXT:
+        text = "".join(f"{line}\n" for line in found.lines)
+        headers = {"X-Next-Offset": str(found.next_offset), "Vary": "Accept"}
+        return Response(text.encode(errors="replace"), headers=headers, media_type=TEXT)
+    values = {"lines": found.lines, "next_offset": found.next_offset, "complete": job.is_over and found.at_end}
+    return answer(values, headers={"Vary": "Accept"})
+
+
+@router.get(
+    "/{job_id}/rejects",
+    summary="The rows that a job rejected",
+    response_model=models.RowPage,
+    responses={200: documented.arrow_too("Position and reason, then the columns of the input."), **_Rows},
+)
+def rejects(
+    request: Request, caller: Viewer, job_id: str, limit: Limit = 50, cursor: Cursor = None, accept: _Accept = None
+) -> Response:
+    """They are published when the job ends. None is an empty page."""
+    media_type = wanted(accept, _OF_JSON_OR_ARROW)
+    offset = read_offset_cursor("r", cursor)
+    job = own_job(request.app.state.service, caller, job_id)
+    if not job.is_over:
+        raise NotNow(f"{job.id} is {job.status}, and its rejects are published when it ends; wait for that")
+    if job.counts is not None and not job.counts.rejected:
+        return _rows(pa.table({}), None, media_type)
+    if job.expired_at is not None and job.spec.rejects.path is None:
+        raise ResultGone(f"the rejects of {job.id} have expired; submit the job anew")
+    # Says why there are none.
+    columns = rejects_of(job).input_columns
+    page = result_page(FolderResult(str(Path(job.working_dir, job.rejects or "")), job.id), offset, limit)
+    ours = [name for name in page.rows.column_names if name not in columns]
+    following = None if page.next_offset is None else offset_cursor("r", page.next_offset)
+    return _rows(page.rows.select([*ours, *columns]), following, media_type)
+
+
+@router.get(
+    "/{job_id}/results",
+    summary="The rows that a job published",
+    response_model=models.RowPage,
+    responses={200: documented.arrow_too("Rows in the order in which they lie there."), **_Rows},
+)
+def results(
+    request: Request, caller: Viewer, job_id: str, limit: Limit = 50, cursor: Cursor = None, accept: _Accept = None
+) -> Response:
+    """What is read is where it was published; if others have written there since, they are told."""
+    media_type = wanted(accept, _OF_JSON_OR_ARROW)
+    offset = read_offset_cursor("s", cursor)
+    service: Service = request.app.state.service
+    job = own_job(service, caller, job_id)
+    if job.status != "completed":
+        raise NotNow(f"{job.id} is {job.status}, and has a result once it is completed; wait for that")
+    if job.keeps_result and job.expired_at is not None:
+        raise ResultGone(f"the result of {job.id} has expired; submit the job anew")
+    page = result_page(_place(service, job), offset, limit)
+    following = None if page.next_offset is None else offset_cursor("s", page.next_offset)
+    return _rows(page.rows, following, media_type)
+
+
+def _place(service: Service, job: Job) -> ResultPlace:
+    """Where the result of a completed job is, as far as the tenant may (still) reach it."""
+    output = job.spec.output
+    if isinstance(output, TableOutput):
+        try:
+            uri = service.reach.uri(job.tenant, output.connection)
+        except ConnectionUnknown as error:
+            line = f"the result of {job.id} is in a database whose connection {output.connection!r} was deleted"
+            raise ResultGone(f"{line}; register it again") from error
+        return TableResult(Connection(uri), output.table_name, job.id)
+    path = str(Path(job.working_dir, output.path))
+    if not _is_below(service.home.jobs, path):
+        try:
+            moved = service.reach.confinement(job.tenant).confined("output.path", path, globs=False) != path
+        except PathForbidden:
+            moved = True
+        if moved:
+            raise ResultGone(f"{path} leads elsewhere since {job.id} published there; submit the job anew")
+    return FolderResult(path, job.id)
+
+
+def _is_below(folder: Path, path: str) -> bool:
+    return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+
+
+def _rows(table: pa.Table, following: str | None, media_type: str) -> Response:
+    if media_type == ARROW:
+        headers = {"Vary": "Accept"} | ({} if following is None else {"X-Next-Cursor": following})
+        return Response(as_arrow_stream(table), headers=headers, media_type=ARROW)
+    return answer({"rows": as_json_rows(table), "next_cursor": following}, headers={"Vary": "Accept"})
+
+
+def _read_log(path: Path, offset: int, limit_bytes: int, tail: int | None, is_over: bool) -> _Log:
+    """Whole lines of a log; the last one may lack its end once nobody writes any more."""
+    try:
+        # Not through a link: whatever ran in the job's folder may have put one there.
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return _Log([], 0, True)
+    with open(fd, "rb") as file:
+        size = os.fstat(fd).st_size
+        start = max(0, size - limit_bytes) if tail is not None else min(offset, size)
+        file.seek(start)
+        data = file.read(limit_bytes)
+    at_end = start + len(data) >= size
+    if not (is_over and at_end):
+        # A line that is longer than what is read comes in pieces.
+        cut = data.rfind(b"\n") + 1 or (len(data) if len(data) == limit_bytes else 0)
+        data = data[:cut]
+    lines = data.decode(errors="replace").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    if tail is not None:
+        lines = (lines[1:] if start and len(lines) > 1 else lines)[-tail:]
+    end = start + len(data)
+    return _Log(lines, end, end >= size)
