@@ -187,8 +187,8 @@ class Admission:
             field = "input.connection" if getattr(spec.input, "connection", None) == name else "output.connection"
             try:
                 self._reach.uri(caller.tenant, name)
-            except ConnectionUnknown as error:
-                problems.append(Problem(field, _no_connection(name, error)))
+            except ConnectionUnknown:
+                problems.append(Problem(field, _no_connection(name)))
             except LauncherError as error:
                 problems.append(Problem(field, f"cannot be used: {error}"))
         if request.webhook is not None:
@@ -314,7 +314,9 @@ class Admission:
         try:
             model = self._models.get(caller.tenant, request.model_id, request.model_version)
         except ModelUnknown as error:
-            raise RequestError([Problem("model_id", f"{error}; register it with POST /api/v1/models")]) from error
+            version = "" if request.model_version is None else f" in version {request.model_version}"
+            line = f"{request.model_id!r} is not registered{version}; register it with POST /api/v1/models"
+            raise RequestError([Problem("model_id", line)]) from error
         return model.spec, model.model_id, model.version, model.working_dir
 
     @staticmethod
@@ -410,13 +412,13 @@ class Admission:
         raise NotNow(f"the rejected rows of {job.id} were tried a thousand times")
 
 
-def _no_connection(name: str, error: ConnectionUnknown) -> str:
+def _no_connection(name: str) -> str:
     if name == DEFAULT_CONNECTION:
         return (
             "is not named, and the service has no default one (PENSTOCK_DEFAULT_CONNECTION); register one with "
             "POST /api/v1/connections and name it"
         )
-    return f"{error}; register it with POST /api/v1/connections"
+    return f"{name!r} is not registered; register it with POST /api/v1/connections"
 
 
 def _link_files(files: "list[Path]", folder: Path) -> None:

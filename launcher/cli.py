@@ -32,7 +32,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(jobs_app, name="jobs")
-add_commands(app)
 keys_app = typer.Typer(help="Make API keys, list and revoke them.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(keys_app, name="keys")
 
@@ -143,6 +142,9 @@ def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY", help="Its id
     from launcher import keycommands
 
     return keycommands.revoke_key(key_id)
+
+
+add_commands(app)
 
 
 def main(arguments: Sequence[str] | None = None, attempt_module: str = ATTEMPT) -> int:

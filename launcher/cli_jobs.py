@@ -11,7 +11,11 @@ jobs_app = typer.Typer(help="Look at jobs, and delete them.", no_args_is_help=Tr
 
 _Time = Annotated[
     datetime | None,
-    typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"], help="Asks a service only; UTC."),
+    typer.Option(
+        formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%S%z"],
+        metavar="TIME",
+        help="Only jobs submitted from, or before, 2025-03-15 or 2025-03-15T10:00:00 (UTC); asks a service only.",
+    ),
 ]
 
 

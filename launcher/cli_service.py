@@ -136,8 +136,11 @@ def register_model(
     model_id: _ModelId,
     uri: Annotated[str, typer.Argument(metavar="URI", help="A file that the service can read, or module:Class.")],
     flavor: Annotated[str | None, typer.Option(help="onnx or python; found out from the uri where it tells.")] = None,
-    feature: Annotated[list[str] | None, typer.Option(help="A column that it reads; repeated, in its order.")] = None,
-    nulls: Annotated[str | None, typer.Option(help="reject, nan or fail a row with a null.")] = None,
+    features: Annotated[
+        list[str] | None,
+        typer.Option(metavar="COLUMN,…", help="The columns that it reads, in its order; may be repeated."),
+    ] = None,
+    nulls: Annotated[str | None, typer.Option(help="What a null among them does: reject, pass or fail.")] = None,
     import_path: Annotated[str | None, typer.Option(help="The folder that the module is imported from.")] = None,
     description: _Description = None,
     server: Server = None,
@@ -147,11 +150,12 @@ def register_model(
     """Register a model, or a further version of one."""
     from launcher import remote_registry as registry
 
+    columns = [name.strip() for names in features or [] for name in names.split(",") if name.strip()]
     return registry.register_model(
         registry.Service(server, api_key_file),
         model_id,
         uri,
-        registry.ModelOptions(flavor, feature or None, nulls, import_path, description),
+        registry.ModelOptions(flavor, columns or None, nulls, import_path, description),
         as_json,
     )
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
@@ -113,7 +114,7 @@ _MODEL_HEADERS = ("model", "version", "flavor", "uri", "created")
 
 
 def _model_cells(model: Model) -> list[Any]:
-    return [model.model_id, model.version, model.flavor, model.uri, model.created_at and second(model.created_at)]
+    return [model.model_id, model.version, model.flavor, model.uri, _second(model.created_at)]
 
 
 def _model_lines(model: Model) -> list[tuple[str, str | None]]:
@@ -124,7 +125,7 @@ def _model_lines(model: Model) -> list[tuple[str, str | None]]:
         ("nulls", model.nulls),
         ("imported from", model.import_path),
         ("description", model.description),
-        ("created", model.created_at and second(model.created_at)),
+        ("created", _second(model.created_at)),
     ]
 
 
@@ -166,7 +167,7 @@ _CONNECTION_HEADERS = ("connection", "uri", "description", "updated")
 
 
 def _connection_cells(connection: Connection) -> list[Any]:
-    updated = connection.updated_at and second(connection.updated_at)
+    updated = _second(connection.updated_at)
     return [connection.name, connection.uri, connection.description, updated]
 
 
@@ -174,7 +175,7 @@ def _connection_lines(connection: Connection) -> list[tuple[str, str | None]]:
     return [
         ("uri", connection.uri),
         ("description", connection.description),
-        ("updated", connection.updated_at and second(connection.updated_at)),
+        ("updated", _second(connection.updated_at)),
     ]
 
 
@@ -288,7 +289,7 @@ def _schedule_lines(schedule: Schedule) -> list[tuple[str, str | None]]:
         ("missed", timing.missed),
         ("overlap", timing.overlap),
         *runs,
-        ("last run", schedule.last_run_at and second(schedule.last_run_at)),
+        ("last run", _second(schedule.last_run_at)),
         ("last job", schedule.last_job_id),
         ("last error", schedule.last_error),
     ]
@@ -300,6 +301,10 @@ def _schedule_heading(schedule: Schedule) -> str:
 
 def _state(schedule: Schedule) -> str:
     return "enabled" if schedule.enabled else "paused"
+
+
+def _second(at: datetime | None) -> str | None:
+    return None if at is None else second(at)
 
 
 # --- all of them ---------------------------------------------------------------------------------------------------

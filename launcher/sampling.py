@@ -89,6 +89,7 @@ class _Spent:
     read_rows: int = 0
     read_bytes: int = 0
     read_s: float = 0.0
+    answer_bytes: int = 0
     scored_bytes: int = 0
     write_s: float = 0.0
     grown_bytes: int = 0
@@ -232,6 +233,7 @@ def _lay_down(
     table = pa.Table.from_batches([scored.rows])
     pq.write_table(table, pa.BufferOutputStream())
     spent.write_s += time.perf_counter() - began
+    spent.answer_bytes += answers.predictions.nbytes
     spent.scored_bytes += scored.rows.nbytes
     if len(shown.shown) < SHOWN:
         shown.shown = pa.concat_tables([shown.shown, table]).slice(0, SHOWN)
@@ -257,5 +259,6 @@ def _measured(spent: _Spent, threads: int) -> Sample:
         score_cpu_s=sum(one.cpu_s for one in rounds) / rows,
         threads=1 if rounds is spent.rounds else _count(spent, threads),
         row_bytes=spent.read_bytes / max(spent.read_rows, 1),
+        answer_bytes=spent.answer_bytes / spent.rows,
         scored_bytes=spent.scored_bytes / spent.rows,
     )

@@ -105,7 +105,9 @@ def serving(folder: Path, *, keyless: bool, store_url: str | None = None, **envi
     work.mkdir(parents=True)
     (work / "churn.onnx").write_bytes(b"no model at all; nobody loads it")
     with sqlite3.connect(work / "customers.db") as database:
-        database.execute("CREATE TABLE customers (customer_id INTEGER, tenure REAL, monthly_charges REAL, total_charges REAL)")
+        database.execute(
+            "CREATE TABLE customers (customer_id INTEGER, tenure REAL, monthly_charges REAL, total_charges REAL)"
+        )
         database.executemany("INSERT INTO customers VALUES (?, 1, 2, 3)", ((n,) for n in range(ROWS)))
     database.close()
     settings = Settings.from_environment({**environment, "PENSTOCK_STORE": store_url or ""})

@@ -69,7 +69,7 @@ class Models(_Registered):
             uri: a file that the service can read, or `module:Class`, for which it takes an admin's key.
             flavor: onnx or python; None where the uri tells it.
             features: the columns that it reads, in its order; None: those named like its inputs.
-            nulls: reject, nan or fail: what becomes of a row with a null among its features.
+            nulls: reject, pass or fail: what a null among its features does.
             import_path: the folder that the module is imported from.
             description: for people.
             idempotency_key: the same key and model give the same version; None makes one up.

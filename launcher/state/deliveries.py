@@ -103,7 +103,7 @@ class Deliveries:
         query = sa.select(_deliveries).where(_deliveries.c.job_id == job_id)
         with self._database.reading() as connection:
             rows = connection.execute(query.order_by(_deliveries.c.created_at, _deliveries.c.id))
-            return [_delivery(row._mapping) for row in rows]
+            return [_delivery(dict(row._mapping)) for row in rows]
 
     def sweep(self, before: datetime) -> int:
         """Forget deliveries from before a time that are delivered or given up. Returns how many."""

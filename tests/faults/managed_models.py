@@ -1,0 +1,183 @@
+"""Models of a user's, for jobs of a service. They find their orders in files beside them, and leave there what they saw.
+
+A job's folder of models is its own: this file is copied into it.
+"""
+
+import json
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+import pyarrow as pa
+
+from predictors.errors import RowsRejected, Transient
+from predictors.pressure import PRESSURE
+
+_HERE = Path(__file__).parent
+# Longer than any test waits.
+_FOREVER_S = 3600.0
+
+
+def _note(name: str, **values: Any) -> None:
+    """Add a line, whole, whoever else writes."""
+    with open(_HERE / name, "ab", buffering=0) as file:
+        file.write(json.dumps(values).encode() + b"\n")
+
+
+def _await(name: str, patience_s: float = _FOREVER_S) -> None:
+    deadline = time.monotonic() + patience_s
+    while not (_HERE / name).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
+class Recorded:
+    """Twice the value. Records each call: the job, the process, the rows, and how many threads were in here at once.
+
+    With a file `together`, calls wait for as many of them as it says.
+    """
+
+    thread_safe: ClassVar[bool] = True
+    output_schema: ClassVar[pa.Schema] = pa.schema([("score", pa.float64())])
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = self._most = 0
+        self._all_inside = threading.Event()
+
+    def load(self) -> None:
+        processes = _HERE / "processes"
+        known = processes.read_text().split() if processes.exists() else []
+        if str(os.getpid()) not in known:
+            processes.write_text(" ".join([*known, str(os.getpid())]))
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        together = _HERE / "together"
+        wanted = int(together.read_text()) if together.exists() else 1
+        with self._lock:
+            self._inside += 1
+            self._most = max(self._most, self._inside)
+            if self._inside >= wanted:
+                self._all_inside.set()
+        self._all_inside.wait(30)
+        if wanted > 1:
+            # One more than there should be would have come by then.
+            time.sleep(0.1)
+        with self._lock:
+            self._inside -= 1
+        self.before(rows)
+        ids = rows.column("id").to_pylist()
+        _note("calls", pid=os.getpid(), ids=ids, threads=self._most, pressed=PRESSURE.is_high)
+        return pa.record_batch([pa.array([2.0 * value for value in rows.column("value").to_pylist()])], ["score"])
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        """What a model does beyond the arithmetic."""
+
+    @staticmethod
+    def attempt() -> int:
+        """How many processes have loaded the model so far, this one included."""
+        return (_HERE / "processes").read_text().split().index(str(os.getpid())) + 1
+
+
+class Slow(Recorded):
+    """Takes a while over each call, always the same."""
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        time.sleep(0.1)
+
+
+class Held(Recorded):
+    """Does not return from a call before there is a file `go`, save from as many as `free` says."""
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        free = _HERE / "free"
+        calls = _HERE / "calls"
+        done = len(calls.read_text().splitlines()) if calls.exists() else 0
+        if not free.exists() or done >= int(free.read_text()):
+            _note("held", pid=os.getpid(), attempt=self.attempt())
+            _await("go")
+
+
+class Deaf(Held):
+    """As `Held`, but without letting any other thread run: as a library does that computes in one piece."""
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        if not (_HERE / "go").exists():
+            _note("held", pid=os.getpid(), attempt=self.attempt())
+            sum(range(10**12))
+
+
+class Dying(Held):
+    """Kills its own process in the first attempt, and is held in the next."""
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        if self.attempt() == 1:
+            os.kill(os.getpid(), 9)
+        super().before(rows)
+
+
+class Greedy(Recorded):
+    """Takes so many more MB as `take_mb` says, once there is a file `go-<attempt>`."""
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        _await(f"go-{self.attempt()}")
+        with self._lock:
+            self.taken = b"x" * (int((_HERE / "take_mb").read_text()) * 2**20)
+        _await("go")
+
+
+class Filling(Recorded):
+    """Fills its process up to the bytes in `up_to`, whatever else lies in it, and goes on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[bytes] = []
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        up_to = int((_HERE / "up_to").read_text())
+        with self._lock:
+            while psutil.Process().memory_info().rss < up_to:
+                self._pieces.append(b"x" * 2**21)
+        time.sleep(0.05)
+
+
+class Away(Recorded):
+    """A service that does not answer."""
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        _note("asked", pid=os.getpid())
+        if not (_HERE / "back").exists():
+            raise Transient("the scoring service at 10.1.2.3 does not answer")
+
+
+class Choosy(Recorded):
+    """Refuses the rows in `refused`, until there is a file `mended`; then it still refuses those in `hopeless`."""
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        ids = rows.column("id").to_pylist()
+        bad = set(json.loads((_HERE / "hopeless").read_text()))
+        if not (_HERE / "mended").exists():
+            bad |= set(json.loads((_HERE / "refused").read_text()))
+        indices = [n for n, id_ in enumerate(ids) if id_ in bad]
+        if indices:
+            raise RowsRejected(indices, "no such customer")
+
+
+class Curious(Recorded):
+    """Writes down what it finds of the service's secrets."""
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        def read(path: str) -> str:
+            return Path(path).read_bytes().decode(errors="replace").replace("\0", "\n")
+
+        parent = os.getppid()
+        seen = {
+            "os.environ": dict(os.environ),
+            "sys.argv": sys.argv,
+            **{f"own {name}": read(f"/proc/self/{name}") for name in ("environ", "cmdline")},
+            **{f"parent's {name}": read(f"/proc/{parent}/{name}") for name in ("environ", "cmdline", "comm")},
+        }
+        (_HERE / "seen.json").write_text(json.dumps(seen))
