@@ -87,9 +87,12 @@ def _read_all(fd: int, deadline: float) -> bytes:
         TimeoutError: it was not closed by then.
     """
     pieces: list[bytes] = []
+    # Not `select`: a launcher with many connections has numbers above its 1024.
+    readable = select.poll()
+    readable.register(fd, select.POLLIN)
     while True:
         left_s = deadline - time.monotonic()
-        if left_s <= 0 or not select.select([fd], [], [], left_s)[0]:
+        if left_s <= 0 or not readable.poll(left_s * 1000):
             raise TimeoutError
         piece = os.read(fd, 65536)
         if not piece:

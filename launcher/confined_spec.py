@@ -35,13 +35,14 @@ def check_spec(spec: JobSpec, confinement: Confinement, job_folder: Path) -> Non
     """Look again, just before a job reads or writes, at what `confine_spec` has passed: a link may have come meanwhile.
 
     Args:
-        spec: with the URIs of its connections.
-        job_folder: the job's own folder, or one beside it, is the service's own choice.
+        spec: with the URIs of its connections, those of SQLite with real paths, judged when they were handed over.
+        job_folder: the job's own folder; what is written as a path below it, or below one beside it, is the service's
+            own choice. A link that leads there is not.
 
     Raises:
         PathForbidden: names the field.
     """
-    jobs = job_folder.parent
+    jobs = str(job_folder.parent)
 
     def check(field: str, path: str) -> None:
         if not _holds(jobs, path) and confinement.confined(field, path, globs=False) != path:
@@ -61,10 +62,11 @@ def check_spec(spec: JobSpec, confinement: Confinement, job_folder: Path) -> Non
         check("rejects.path", spec.rejects.path)
     for field, part in (("input.connection", spec.input), ("output.connection", spec.output)):
         if isinstance(part, SqlInput | TableOutput) and part.connection.startswith("sqlite:"):
-            confinement.confined_connection(field, part.connection)
+            file = part.connection.removeprefix("sqlite:///")
+            if os.path.realpath(file) != file:
+                raise PathForbidden(field, "", "leads elsewhere since the job was started; submit it anew")
 
 
-def _holds(folder: Path, path: str) -> bool:
-    """Whether `path` is `folder` or lies in it, links followed."""
-    outer, inner = os.path.realpath(folder), os.path.realpath(path)
-    return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
+def _holds(folder: str, path: str) -> bool:
+    """Whether `path`, as it is written, lies in `folder`."""
+    return os.path.abspath(path).startswith(os.path.abspath(folder).rstrip(os.sep) + os.sep)

@@ -1,5 +1,6 @@
 """The dispatcher: takes jobs from the queues and gives each a process."""
 
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from launcher import ATTEMPT
-from launcher.errors import Conflict, ForkFailed, HomeUnusable, JobAlive, LauncherError
+from launcher.errors import Conflict, ForkFailed, HomeUnusable, JobAlive, JobUnknown, LauncherError
 from launcher.failures import is_passing, wait_s
 from launcher.forking import Child, Task
 from launcher.handover import Handover
@@ -60,6 +61,7 @@ class Dispatcher:
         self._connections_of = connections_of
         self._folders_of = folders_of
         self._attempt_module = attempt_module
+        self._closed = False
         self._starting: set[str] = set()
         self._lock = threading.Lock()
 
@@ -68,12 +70,16 @@ class Dispatcher:
         with self._lock:
             return job_id in self._starting
 
+    def close(self) -> None:
+        """Start nothing more. What cannot be started because of that goes back into its queue. From any thread."""
+        self._closed = True
+
     def tick(self) -> int:
-        """Claim and start jobs. Returns how many were started."""
+        """Claim and start jobs. Returns how many were claimed."""
         at_work = sum(job.owner == self._owner for job in self._store.at_work())
         room = self._settings.max_jobs - at_work
-        started = 0
-        while room > 0:
+        claimed_jobs = 0
+        while room > 0 and not self._closed:
             # One at a time: a job waits in the queue, where another launcher can take it, rather than here.
             claimed = self._claim()
             if claimed is None:
@@ -83,9 +89,9 @@ class Dispatcher:
             finally:
                 with self._lock:
                     self._starting.discard(claimed.id)
-            started += 1
+            claimed_jobs += 1
             room -= 1
-        return started
+        return claimed_jobs
 
     def _claim(self) -> Job | None:
         with self._lock:
@@ -97,17 +103,25 @@ class Dispatcher:
     def _start(self, job: Job) -> None:
         try:
             child = self._fork(job)
-            _log.info("%s is started, pid %d", job.id, child.pid, extra=_fields(job))
         except JobAlive:
             # Its last process is still going.
-            self._put_back(job, "its last process is still there", _AGAIN_S, job.retries)
-        except (ForkFailed, HomeUnusable) as error:
-            self._try_again(job, str(error))
+            self._put_back(job, "its last process is still there, again", _AGAIN_S, job.retries)
+        except (ForkFailed, HomeUnusable, OSError) as error:
+            if self._closed:
+                self._put_back(job, "its launcher was stopped, again", 0.0, job.retries)
+            else:
+                self._try_again(job, str(error))
         except LauncherError as error:
             if is_passing(error):
                 self._try_again(job, str(error))
             else:
                 self._fail(job, str(error))
+        else:
+            _log.info("%s is started, pid %d", job.id, child.pid, extra=_fields(job))
+            # Before it says so itself: should it die first, it has to be known that it was there.
+            with contextlib.suppress(Conflict, JobUnknown):
+                started = {"pid": child.pid, "pid_started": child.started}
+                self._store.beat(job.id, job.attempt, self._settings.lease_s, **started)
 
     def _fork(self, job: Job) -> Child:
         folder = self._home.job(job.id)

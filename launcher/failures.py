@@ -85,7 +85,8 @@ def _is_passing(error: BaseException) -> bool:
 
 
 def _says_passing(error: BaseException) -> bool:
-    text = str(error).lower()
+    # Of a server's addresses some may refuse before one answers; what that one says counts.
+    text = str(error).rpartition("FATAL:")[2].lower()
     return any(words in text for words in _PASSING_WORDS)
 
 
@@ -96,4 +97,4 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
     while at is not None and id(at) not in seen:
         seen.add(id(at))
         yield at
-        at = at.__cause__ or at.__context__
+        at = at.__cause__ or (None if at.__suppress_context__ else at.__context__)

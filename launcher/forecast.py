@@ -20,10 +20,12 @@ _IN_FLIGHT_BYTES = 256 * MIB
 _PART_ROWS = 1_048_576
 _PART_BYTES = 64 * MIB
 
-# What a run costs besides its rows (low, likely, high): with a new process, which imports Beam, and from a warm one.
+# What a run costs besides its rows (low, likely, high): in a new process, which imports Beam (3 s when the machine is
+# idle, 14 s were seen when it was not), and in one that is forked from a warm one (0.4 to 0.7 s).
 _COLD_S = (2.0, 4.5, 12.0)
-_WARM_S = (0.3, 1.0, 4.0)
-# A sample is warm and alone, and the cores of a run are shared with what else the machine does.
+_WARM_S = (0.3, 0.7, 4.0)
+# A sample is warm and alone, and the cores of a run are shared with what else the machine does. With six kinds of jobs
+# on two busy cores, runs without their start took 0.4 to 1.9 times of what was likely; with it, all lay in the range.
 _SPREAD = (0.6, 2.2)
 # Seconds a value that databases were seen to take for what is written into them, one by one for SQLite at the end.
 _TABLE_VALUE_S = {"postgres": 0.5e-6, "sqlite": 1.0e-6}

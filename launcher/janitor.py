@@ -13,7 +13,7 @@ from typing import Any
 from launcher import ATTEMPT
 from launcher.aside import call_aside
 from launcher.dispatcher import Forks
-from launcher.errors import AsideFailed, Conflict, JobAlive, LauncherError
+from launcher.errors import AsideFailed, Conflict, JobAlive, JobUnknown, LauncherError, StoreUnavailable
 from launcher.home import Home
 from launcher.reach import Reach
 from launcher.settings import Settings
@@ -64,24 +64,25 @@ class Janitor:
         expired = 0
         for job in self._store.expirable(before, _AT_ONCE):
             try:
-                self._expire(job)
-                expired += 1
-            except (JobAlive, Conflict):
+                expired += self._expire(job)
+            except (JobAlive, JobUnknown, Conflict):
                 continue
-            except LauncherError as error:
+            except StoreUnavailable:
+                raise
+            except (LauncherError, OSError) as error:
                 _log.warning("%s does not expire: %s", job.id, error, extra={"job_id": job.id, "tenant": job.tenant})
         self._idempotency.sweep(now - timedelta(hours=IDEMPOTENCY_HOURS))
         self._deliveries.sweep(before)
         return expired
 
-    def _expire(self, job: Job) -> None:
+    def _expire(self, job: Job) -> bool:
         folder = self._home.job(job.id)
         if folder.path.is_dir():
             lock = folder.lock(job.id, job.pid)
             try:
                 # Not one that somebody has asked for again just now.
                 if self._store.get(job.id).status not in TERMINAL:
-                    return
+                    return False
                 if job.status != "completed" and job.started_at is not None:
                     self._discard(job)
                 for path in folder.path.iterdir():
@@ -91,6 +92,7 @@ class Janitor:
                 lock.release()
         self._store.update(job.id, TERMINAL, expired_at=datetime.now(UTC))
         _log.info("%s has expired", job.id, extra={"job_id": job.id, "tenant": job.tenant})
+        return True
 
     def _discard(self, job: Job) -> None:
         """Remove what a job that will not go on has staged at its destination."""
@@ -115,6 +117,8 @@ class Janitor:
     def _uris(self, job: Job) -> Mapping[str, Any]:
         try:
             return self._reach.uris(job)
+        except StoreUnavailable:
+            raise
         except LauncherError:
             return {}
 

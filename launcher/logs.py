@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # What callers may add to a line by `extra`.
-FIELDS = ("job_id", "tenant", "attempt", "method", "path", "status_code", "duration_ms", "request_id")
+FIELDS = ("job_id", "tenant", "attempt", "method", "path", "status_code", "duration_ms", "request_id", "trace_id")
 
 
 class Masking(Protocol):
@@ -32,6 +32,24 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
+        return self._written(self.values(record))
+
+    def format_masked(self, record: logging.LogRecord, connections: "Sequence[Masking]") -> str:
+        """The line without the secrets of some connections.
+
+        They are looked for before JSON is made of it: there a quote in a secret is written otherwise, and where a
+        number was a secret, what takes its place would be no JSON.
+        """
+        plain = (bool, int, float, type(None))
+        return self._written(
+            {
+                name: value if isinstance(value, plain) or name in self._fields else masked_lines(str(value), connections)
+                for name, value in self.values(record).items()
+            }
+        )
+
+    def values(self, record: logging.LogRecord) -> dict[str, Any]:
+        """What the line says, by name."""
         line: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
@@ -42,6 +60,10 @@ class JsonFormatter(logging.Formatter):
         line |= {name: value for name in FIELDS if (value := getattr(record, name, None)) is not None}
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)
+        return line
+
+    @staticmethod
+    def _written(line: Mapping[str, Any]) -> str:
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
@@ -55,6 +77,8 @@ class MaskingFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line, or the lines."""
+        if isinstance(self._inner, JsonFormatter):
+            return self._inner.format_masked(record, self._connections)
         return masked_lines(self._inner.format(record), self._connections)
 
 

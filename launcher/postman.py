@@ -52,8 +52,9 @@ class Postman:
         try:
             send(delivery.url, event, secret, self._egress, _TIMEOUT_S)
         except LauncherError as error:
-            passing = error.retry if isinstance(error, WebhookFailed) else True
-            wait_s = next_try(delivery.tries + 1) if passing else None
+            # What a secret cannot sign today it cannot sign tomorrow.
+            passing = isinstance(error, WebhookFailed) and error.retry
+            wait_s = next_try(delivery.tries) if passing else None
             self._deliveries.failed(delivery.id, str(error), wait_s)
             level = logging.INFO if wait_s is not None else logging.WARNING
             what = f"again in {wait_s:.0f} s" if wait_s is not None else "given up"

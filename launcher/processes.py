@@ -9,6 +9,8 @@ import psutil
 
 # The start time is computed from the machine's boot time, which moves when the clock is set.
 _SAME_START_S = 2.0
+# Two are enough, but for a process that starts others as fast as it can.
+_PASSES = 5
 
 
 def is_running(pid: int, started: float) -> bool:
@@ -23,14 +25,20 @@ def is_running(pid: int, started: float) -> bool:
 def kill_session(pid: int, started: float) -> int:
     """Kill a job's process, which leads a session of its own, and all that it has started. Returns how many there were.
 
-    A process that has taken over the pid of one that ended long ago is left alone.
+    A process that has taken over the pid of one that ended long ago is left alone. Not found: what has left the session
+    and whose parent has ended.
     """
-    killed = 0
-    for process in list(_members(pid, started)):
-        with contextlib.suppress(psutil.Error):
-            process.send_signal(signal.SIGKILL)
-            killed += 1
-    return killed
+    killed: set[int] = set()
+    for _ in range(_PASSES):
+        # What was started while the others were looked for is found in the next pass.
+        found = [process for process in _members(pid, started) if process.pid not in killed]
+        for process in found:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(signal.SIGKILL)
+            killed.add(process.pid)
+        if not found:
+            break
+    return len(killed)
 
 
 def _members(pid: int, started: float) -> Iterator[psutil.Process]:
@@ -39,15 +47,19 @@ def _members(pid: int, started: float) -> Iterator[psutil.Process]:
     except psutil.Error:
         leader = None
     if leader is not None:
-        if abs(leader.create_time() - started) >= _SAME_START_S:
-            return
         with contextlib.suppress(psutil.Error):
-            # Those that left the session, too.
-            yield from leader.children(recursive=True)
-        yield leader
+            if abs(leader.create_time() - started) >= _SAME_START_S:
+                return
+            if leader.status() != psutil.STATUS_ZOMBIE:
+                # Those that left the session, too.
+                yield from leader.children(recursive=True)
+                yield leader
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-            if process.pid != pid and os.getsid(process.pid) == pid:
+            if process.pid == pid or os.getsid(process.pid) != pid or process.status() == psutil.STATUS_ZOMBIE:
+                continue
+            # A session that is older has only the number in common.
+            if process.create_time() > started - _SAME_START_S:
                 yield process
 
 

@@ -70,7 +70,9 @@ class Pulse:
     def _run(self) -> None:
         told = False
         while True:
-            told = self._beat() or told
+            # Asked before, so that the beat tells of it; counters that cannot be written are no reason to beat on.
+            first = self._has_first()
+            told = self._beat() or first or told
             due = time.monotonic() + _EVERY_S
             while (left_s := due - time.monotonic()) > 0 and (told or not self._has_first()):
                 self._never.wait(left_s if told else min(left_s, _FIRST_EVERY_S))

@@ -1,5 +1,6 @@
 """What a tenant's jobs may reach: folders, hosts, and the databases that connections name."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from pipelines.spec import JobSpec, SqlInput, TableOutput
 
 # What a job gets that names no connection: PENSTOCK_DEFAULT_CONNECTION, or a connection of this name of the tenant's.
 DEFAULT_CONNECTION = "default"
+_SQLITE = "sqlite:///"
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,10 @@ class Reach:
     def confinement(self, tenant: str) -> Confinement:
         """The folders that a tenant's requests may name."""
         named = self.settings.allowed_paths
-        return Confinement.read(named if named is not None else str(self.working_dir), tenant, closed=(self.home,))
+        if named is None:
+            # As it is: a colon in its name parts nothing.
+            return Confinement((self.working_dir.absolute(),), closed=(self.home,))
+        return Confinement.read(named, tenant, closed=(self.home,))
 
     def folders(self, tenant: str) -> tuple[str, ...]:
         """The same, for a job's process."""
@@ -72,17 +77,22 @@ class Reach:
             registered = self.connections.get(tenant, name).uri
         except ConnectionUnknown:
             default = self.settings.default_connection
-            if name != DEFAULT_CONNECTION or default is None:
+            if name != DEFAULT_CONNECTION or default in (None, name):
                 raise
             if "://" not in default and "${" not in default:
                 return self.uri(tenant, default)
             # The operator's own: it may lead anywhere, and have variables of the service's environment in it.
-            return _expanded(default)
+            return self._placed(_expanded(default))
         checked = self.check_connection(tenant, registered)
         if self.keyless():
             return _expanded(checked)
         # By the addresses that were judged, or a name could lead elsewhere a moment later.
         return checked if checked.startswith("sqlite:") else self.egress.pin_connection(checked)
+
+    def _placed(self, uri: str) -> str:
+        """A SQLite database by its real path: a job runs in another folder than the service."""
+        path = uri.removeprefix(_SQLITE)
+        return uri if path in (uri, "") else _SQLITE + os.path.realpath(self.working_dir / path)
 
     def uris(self, job: Job) -> Mapping[str, str]:
         """Where each connection that a job's spec names leads."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from launcher.errors import Conflict, JobAlive, JobUnknown, LauncherError
+from launcher.errors import Conflict, JobAlive, JobUnknown, LauncherError, StoreUnavailable
 from launcher.failures import wait_s
 from launcher.home import Home
 from launcher.processes import describe_exit, is_running, kill_session
@@ -22,6 +22,9 @@ from launcher.state.store import JobStore
 
 # A job that was told to stop, or whose time is over, has to be gone within 5 s; its process is given most of that.
 PATIENCE_S = 4.5
+# Who has not looked for so long, as behind a store that was away or on a machine that slept, has heard of nobody, and
+# gives the processes as long to be heard of.
+_HEARD_WITHIN_S = 5.0
 # How each process ended is of use until its job is put right, moments later.
 _EXITS_KEPT = 1000
 
@@ -30,13 +33,16 @@ Verdict = Literal["leave", "kill", "settle"]
 _log = logging.getLogger("launcher.reaper")
 
 
-def verdict(job: Job, *, alive: bool, leader_runs: bool, owner_lives: bool, now: datetime) -> Verdict:
+def verdict(
+    job: Job, *, alive: bool, leader_runs: bool, owner_lives: bool, now: datetime, listening: bool = True
+) -> Verdict:
     """What is to be done about a job at work.
 
     Args:
         alive: a process holds its lock.
         leader_runs: its own process runs; children of it may hold the lock on.
         owner_lives: the launcher that started it runs.
+        listening: the store has been looked at for long enough to have heard of it, if it could be heard of.
     """
     patience = timedelta(seconds=PATIENCE_S)
     if alive:
@@ -44,7 +50,7 @@ def verdict(job: Job, *, alive: bool, leader_runs: bool, owner_lives: bool, now:
         late = (told is not None and now > told + patience) or (
             job.deadline_at is not None and now > job.deadline_at + patience
         )
-        silent = job.lease_until is not None and now > job.lease_until
+        silent = listening and job.lease_until is not None and now > job.lease_until
         orphaned = job.pid is not None and not leader_runs
         return "kill" if late or silent or orphaned else "leave"
     expired = job.lease_until is None or now > job.lease_until
@@ -74,6 +80,8 @@ class Reaper:
         self._launcher_lives = launcher_lives
         self._is_starting = is_starting
         self._now = now
+        self._listening_since: datetime | None = None
+        self._looked_at: datetime | None = None
         self._exits: dict[int, int] = {}
         self._exits_lock = threading.Lock()
 
@@ -87,20 +95,36 @@ class Reaper:
     def tick(self) -> int:
         """Look at each job at work once. Returns how many were put right."""
         settled = 0
-        for job in self._store.at_work():
+        at_work = self._store.at_work()
+        self._listen()
+        for job in at_work:
             if self._is_starting(job.id):
                 continue
             try:
                 settled += self._look(job)
             except (Conflict, JobAlive, JobUnknown):
                 continue  # somebody else was faster
-            except LauncherError as error:
+            except StoreUnavailable:
+                raise
+            except (LauncherError, OSError) as error:
+                # A folder that cannot be opened is no reason to leave the other jobs alone.
                 _log.warning("%s could not be put right: %s", job.id, error, extra=_fields(job))
         for job in self._store.overdue():
             with contextlib.suppress(Conflict, JobUnknown):
                 self._time_out_waiting(job)
                 settled += 1
+        self._looked_at = self._now()
         return settled
+
+    def _listen(self) -> None:
+        now = self._now()
+        if self._looked_at is None or now - self._looked_at > timedelta(seconds=_HEARD_WITHIN_S):
+            self._listening_since = now
+        self._looked_at = now
+
+    def _is_listening(self) -> bool:
+        since = self._listening_since
+        return since is not None and self._now() > since + timedelta(seconds=_HEARD_WITHIN_S)
 
     def _look(self, job: Job) -> int:
         folder = self._home.job(job.id)
@@ -111,10 +135,12 @@ class Reaper:
             leader_runs=job.pid is not None and is_running(job.pid, job.pid_started or 0.0),
             owner_lives=job.owner is not None and self._launcher_lives(job.owner),
             now=self._now(),
+            listening=self._is_listening(),
         )
         if what == "kill" and job.pid is not None:
             killed = kill_session(job.pid, job.pid_started or 0.0)
-            _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=_fields(job))
+            if killed:
+                _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=_fields(job))
             return 0
         if what != "settle":
             return 0
@@ -179,7 +205,7 @@ class Reaper:
         if job.deadline_at is not None and self._now() >= job.deadline_at:
             return "failed", f"timed out after config.timeout_minutes {config.timeout_minutes:g}", "timed_out"
         if job.pid is None:
-            return "submitted", "its launcher died before it was started", None
+            return "submitted", "its launcher did not start it", None
         with self._exits_lock:
             code = self._exits.pop(job.pid, None)
         how = f"pid {job.pid}" + (f", {describe_exit(code)}" if code is not None else "")
@@ -190,7 +216,11 @@ class Reaper:
         return "failed", why + tried, "error"
 
     def _time_out_waiting(self, job: Job) -> None:
-        text = f"timed out after config.timeout_minutes {job.spec.config.timeout_minutes:g}, waiting to be tried again"
+        why = f"timed out after config.timeout_minutes {job.spec.config.timeout_minutes:g}, waiting to be tried again"
+        if has_begun_to_publish(self._store.moves(job.id)):
+            _, text = stopped_as(job, "failed", why, True, 0)
+        else:
+            text = f"{why}; what is staged is kept, `penstock retry {job.id}` goes on"
         self._store.move(
             job.id,
             "submitted",

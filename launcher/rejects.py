@@ -92,7 +92,10 @@ def _files(job: Job) -> list[Path]:
         raise NoRejects(f"{job.id} has published no rejects; there is nothing of it in {folder}") from None
     if owner.get("job_id") != job.id:
         raise NoRejects(f"{folder} holds the rejects of {owner.get('job_id')}, which ran after {job.id}")
-    return sorted(folder.glob("*.parquet"))
+    files = sorted(folder.glob("*.parquet"))
+    if not files:
+        raise NoRejects(f"the rejects of {job.id} are gone from {folder}")
+    return files
 
 
 def _names(schema: pa.Schema) -> dict[str, str]:

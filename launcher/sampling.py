@@ -184,8 +184,8 @@ def _threads(bound: Bound, spec: JobSpec, loaded: Cost) -> int:
 
 def _load_all(pool: InlinePool, bound: Bound, threads: int) -> None:
     """Have every thread load its model, so that no call is timed with it: a piece without rows makes no call."""
-    nothing = pa.schema([bound.source.schema.field(name) for name in bound.columns]).empty_table()
-    empty = pa.RecordBatch.from_arrays([column.combine_chunks() for column in nothing.columns], schema=nothing.schema)
+    schema = pa.schema([bound.source.schema.field(name) for name in bound.columns])
+    empty = pa.RecordBatch.from_pylist([], schema=schema)
     for future in [pool.submit(empty) for _ in range(threads)]:
         future.result()
 

@@ -4,6 +4,7 @@ Each part has a `tick` that does what is due and returns; here each gets a threa
 when it is woken.
 """
 
+import contextlib
 import logging
 import secrets
 import threading
@@ -31,6 +32,7 @@ from launcher.state.registry import Connections, Models
 from launcher.state.schedules import Schedules
 from launcher.state.sql import SqlJobStore
 from launcher.timekeeper import Timekeeper
+from launcher.traceparent import Tracing
 
 # How often each looks by itself. What happens in this launcher wakes it at once; the rest is what happens elsewhere.
 _DISPATCH_EVERY_S = 0.5
@@ -38,6 +40,7 @@ _REAP_EVERY_S = 0.5
 _TIME_EVERY_S = 0.5
 _POST_EVERY_S = 1.0
 _CLEAN_EVERY_S = 10.0
+_TRACE_EVERY_S = 2.0
 
 _log = logging.getLogger("launcher")
 
@@ -114,20 +117,30 @@ class Service:
             _Ticking("post", self.postman.tick, _POST_EVERY_S),
             _Ticking("clean", self.janitor.tick, _CLEAN_EVERY_S),
         ]
+        self.tracing = self._traced() if settings.traced else None
+        if self.tracing is not None:
+            self._ticking.append(_Ticking("trace", self.tracing.tick, _TRACE_EVERY_S))
 
     def start(self) -> None:
         """Begin. Jobs that still run are adopted, those whose process is gone go on."""
         self._mark = self.home.sign_on(self.id)
         self.forks.start()
+        if self.tracing is not None:
+            self.tracing.start()
         for each in self._ticking:
             each.start()
 
     def stop(self) -> None:
         """End; jobs that are at work go on, and whoever starts the service again finds them."""
+        self.dispatcher.close()
         for each in self._ticking:
             each.stop()
         self.postman.close()
         self.forks.close()
+        if self.tracing is not None:
+            with contextlib.suppress(LauncherError):
+                self.tracing.tick()
+            self.tracing.close()
         self.store.close()
         self._mark.release()
 
@@ -156,6 +169,19 @@ class Service:
         if made:
             self.wake()
         return made
+
+    def _traced(self) -> Tracing | None:
+        from launcher import tracing  # OpenTelemetry, for those alone who want it
+
+        try:
+            return tracing.Tracing(self.id, self.store, self._is_ours)
+        except Exception as error:
+            # Its variables are many; none is worth a service that does not start.
+            _log.error("nothing is traced: %s: %s", type(error).__name__, " ".join(str(error).split()))
+            return None
+
+    def _is_ours(self, owner: str | None) -> bool:
+        return owner is None or owner == self.id or not self.home.launcher_lives(owner)
 
     def _on_exit(self, pid: int, returncode: int) -> None:
         self.reaper.note_exit(pid, returncode)

@@ -1,6 +1,5 @@
 """What the environment says to the service. Read once, when it starts; a value that cannot be is told in one line."""
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import TypeVar
 from launcher.errors import SettingWrong
 from launcher.failures import FIRST_WAIT_S
 from launcher.handover import LEASE_S
+from launcher.traceparent import traces_are_wanted
 
 _T = TypeVar("_T", int, float)
 
@@ -35,6 +35,7 @@ class Settings:
         lease_s: PENSTOCK_LEASE_S, how long an attempt may be silent before it counts as dead.
         retry_wait_s: PENSTOCK_RETRY_WAIT_S, before the first retry of a job.
         job_environment: what a job's process gets of the environment.
+        traced: OTEL_EXPORTER_OTLP_ENDPOINT is set; the rest of OpenTelemetry's variables it reads itself.
     """
 
     max_concurrent_jobs: int = 3
@@ -49,6 +50,7 @@ class Settings:
     lease_s: float = LEASE_S
     retry_wait_s: float = FIRST_WAIT_S
     job_environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    traced: bool = False
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> "Settings":
@@ -67,9 +69,10 @@ class Settings:
                 value = kind(text)
             except ValueError:
                 value = kind("-1")
-            if not (math.isfinite(value) and least <= value <= most):
+            # Not so of what is no number, either.
+            if not least <= value <= most:
                 what = "whole number" if kind is int else "number"
-                raise SettingWrong(name, f"is {text[:40]!r}; use a {what} from {least:g} to {most:g}")
+                raise SettingWrong(name, f"is {text[:40]!r}; use a {what} from {least:g} to {most:.0f}")
             return value
 
         return cls(
@@ -85,6 +88,7 @@ class Settings:
             lease_s=number("PENSTOCK_LEASE_S", float, 2, 86_400, cls.lease_s),
             retry_wait_s=number("PENSTOCK_RETRY_WAIT_S", float, 0, 3600, cls.retry_wait_s),
             job_environment=_passed(given),
+            traced=traces_are_wanted(given),
         )
 
 

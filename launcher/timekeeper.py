@@ -8,7 +8,7 @@ from typing import Any
 
 from launcher.admission import Admission, Caller
 from launcher.cron import Cron, decide_missed
-from launcher.errors import Conflict, JobExists, JobUnknown, LauncherError
+from launcher.errors import Conflict, JobExists, JobUnknown, LauncherError, StoreUnavailable
 from launcher.request.service import Defaults, job_request
 from launcher.state.job import ACTIVE, AT_WORK, Job
 from launcher.state.schedules import Schedule, Schedules, run_id
@@ -46,6 +46,8 @@ class Timekeeper:
         for schedule in self._schedules.due(self._now(), _AT_ONCE):
             try:
                 made += self._fire(schedule)
+            except StoreUnavailable:
+                raise
             except LauncherError as error:
                 _log.warning("schedule %s: %s", schedule.id, error, extra={"tenant": schedule.tenant})
         return made
@@ -93,8 +95,15 @@ class Timekeeper:
         else:
             try:
                 job = self.make(schedule, at, run_id(schedule.id, at))
+            except StoreUnavailable:
+                # The schedule stays due.
+                raise
             except LauncherError as error:
-                skipped = " ".join(str(error).split("\n"))
+                skipped = "; ".join(str(error).splitlines())
+            except Exception as error:
+                # The schedules behind it, of other tenants perhaps, must not wait for it for ever.
+                _log.exception("schedule %s broke", schedule.id, extra={"tenant": schedule.tenant})
+                skipped = f"no job could be made of it: {type(error).__name__}"
         reason = f"schedule {schedule.id}, due {at.isoformat() if at else 'before'}"
         fired = self._schedules.fire(
             schedule.id, schedule.next_at, following, job, reason, schedule.webhook_secret, skipped

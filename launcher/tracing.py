@@ -8,6 +8,7 @@ http/protobuf), OTEL_EXPORTER_OTLP_HEADERS, OTEL_TRACES_SAMPLER, OTEL_SERVICE_NA
 """
 
 import hashlib
+import itertools
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -135,6 +136,7 @@ class TracingMiddleware:
             await send(message)
 
         try:
+            scope.get(FACTS, {})["trace_id"] = f"{span.get_span_context().trace_id:032x}"
             with answering_in(_traceparent(span)):
                 await self._app(scope, receive, noting_send)
         except Exception as error:
@@ -223,7 +225,7 @@ class JobTracer:
         if last.to == "failed":
             root.set_status(_failed(job.error or last.reason))
         within = set_span_in_context(root, Context())
-        for move, following in zip(moves[:-1], moves[1:], strict=True):
+        for move, following in itertools.pairwise(moves):
             span = self._tracer.start_span(
                 _STATE_NAMES[move.to],
                 within,
@@ -283,7 +285,10 @@ class _Telling(SpanExporter):
         result = self._inner.export(spans)
         fails = result is not SpanExportResult.SUCCESS
         if fails and not self._fails:
-            _log.warning("traces do not arrive, and are dropped; look at OTEL_EXPORTER_OTLP_ENDPOINT")
+            _log.warning(
+                "traces do not arrive, and are dropped; look at OTEL_EXPORTER_OTLP_ENDPOINT, which is spoken to in "
+                "http/protobuf, as on port 4318"
+            )
         elif self._fails and not fails:
             _log.info("traces arrive again")
         self._fails = fails

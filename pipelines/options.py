@@ -5,6 +5,8 @@ from typing import Any, TypeVar
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from pipelines.inspection import remember_dofn_specs
+
 _View = TypeVar("_View", bound=PipelineOptions)
 
 
@@ -28,6 +30,7 @@ def make_pipeline(runner: str) -> beam.Pipeline:
     Raises:
         ValueError: the runner is not known.
     """
+    remember_dofn_specs()
     if runner == "direct":
         from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 

@@ -47,6 +47,8 @@ def make_app(service: Service) -> FastAPI:
     # The last is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(LoopbackOnly, ring=service.ring)
+    if service.tracing is not None:
+        app.add_middleware(service.tracing.middleware)
     app.add_middleware(AccessLog)
 
     def described() -> dict[str, Any]:

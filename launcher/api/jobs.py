@@ -24,6 +24,7 @@ from launcher.request.service import ScheduleRequest, job_request
 from launcher.service import Service
 from launcher.state.job import Status
 from launcher.state.store import Filter, Position
+from launcher.traceparent import current_traceparent
 
 router = APIRouter(prefix=JOBS_PATH, tags=["jobs"])
 
@@ -90,7 +91,11 @@ def submit(request: Request, caller: Submitter, once: OnceOnlyJson) -> Response:
             }
             return answer(body, 202, {"Location": f"/api/v1/schedules/{schedule.id}"})
         job = service.admission.submit(
-            caller, asked, job_id=job_id, traceparent=request.headers.get("traceparent"), reason="submitted"
+            caller,
+            asked,
+            job_id=job_id,
+            traceparent=current_traceparent(request.headers.get("traceparent")),
+            reason="submitted",
         )
         service.wake()
         return answer(submission(job), 202, {"Location": f"{JOBS_PATH}/{job.id}"})

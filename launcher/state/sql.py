@@ -20,7 +20,7 @@ from launcher.errors import Conflict, JobExists, JobUnknown
 from launcher.state import tables
 from launcher.state.database import Database
 from launcher.state.job import ACTIVE, AT_WORK, STATUSES, TERMINAL, Job, Live, Move, Seconds, Status, Webhook, moved
-from launcher.state.store import Filter, Position, Rate
+from launcher.state.store import Ended, Filter, Position, Rate
 from pipelines.spec import JobSpec
 from transforms.counts import Counts
 
@@ -124,6 +124,17 @@ class SqlJobStore:
             _jobs.c.expired_at.is_(None),
         )
         return self._select(query.order_by(_jobs.c.finished_at).limit(limit))
+
+    def ended(self, since: datetime) -> list[Ended]:
+        """Managed jobs that ended at or after a time and have not been asked for again, the first first."""
+        jobs = _jobs.c
+        ended = sa.select(jobs.id, jobs.attempt, jobs.owner, jobs.finished_at).where(
+            jobs.managed, jobs.finished_at >= since
+        )
+        # Two, so that the index of what has outlived its time leads to each: nothing expires before it has ended.
+        both = ended.where(jobs.expired_at.is_(None)).union_all(ended.where(jobs.expired_at >= since)).subquery()
+        with self.database.reading() as connection:
+            return [Ended(*row) for row in connection.execute(sa.select(both).order_by(both.c.finished_at, both.c.id))]
 
     def count_by_status(self) -> dict[tuple[str, Status], int]:
         """How many jobs there are, by tenant and state."""
@@ -304,6 +315,9 @@ class SqlJobStore:
             amounts["jobs_ended", after.outcome or to] = 1
         if amounts:
             self.database.add_to_totals(connection, amounts)
+        if to == "submitted" and after.cancel_requested_at is not None:
+            # It was told to stop, and another attempt was about to be made: there would be nobody to hear it.
+            return self._move(connection, after, "cancelled", "cancelled on request")
         return after
 
     def _claim(self, connection: sa.Connection, job: Job, owner: str, lease_s: float) -> Job:

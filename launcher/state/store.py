@@ -41,6 +41,15 @@ class Rate(NamedTuple):
     seconds: float
 
 
+class Ended(NamedTuple):
+    """That an attempt of a job was its last, whose it was, and when it ended."""
+
+    job_id: str
+    attempt: int
+    owner: str | None
+    finished_at: datetime
+
+
 class JobStore(Protocol):
     """Jobs by id: values in, values out. Any number of threads and processes may use one store at once.
 
@@ -82,6 +91,12 @@ class JobStore(Protocol):
 
     def expirable(self, before: datetime, limit: int) -> list[Job]:
         """Managed jobs that ended before a time and of which something is still kept, the oldest first."""
+
+    def ended(self, since: datetime) -> list[Ended]:
+        """Managed jobs that ended at or after a time and have not been asked for again, the first first.
+
+        One may come to be seen some moments after others that ended after it.
+        """
 
     def count_by_status(self) -> dict[tuple[str, Status], int]:
         """How many jobs there are, by tenant and state."""

@@ -1,6 +1,6 @@
-"""Models of a user's, for jobs of a service. They find their orders in files beside them, and leave there what they saw.
+"""Models for jobs of a service. They find their orders in files beside them, and leave there what they saw.
 
-A job's folder of models is its own: this file is copied into it.
+Each test has a folder of models of its own, and this file is copied into it.
 """
 
 import json

@@ -143,7 +143,7 @@ def test_a_job_over_its_ratio_leaves_the_old_result_and_a_resume_publishes_witho
     still_failed, still_left = supervisor.job(started.job.id), place.read()
     resumed = resume(supervisor, started.job.id, tmp_path, ratio=0.01)
 
-    assert (failed.job.status, failed.job.outcome) == ("failed", None)
+    assert (failed.job.status, failed.job.outcome) == ("failed", "too_many_rejects")
     assert "9 of 60,000 rows were rejected" in str(failed.job.error)
     assert failed.job.counts == Counts(scored=len(EXPECTED), rejected=len(EXPECTED_REJECTS))
     assert failed.staged == ROWS
@@ -165,7 +165,7 @@ def test_a_job_whose_model_fails_half_way_leaves_the_old_result_and_a_resume_sco
     failed = stopped(place, supervisor, started.job.id)
     resumed = resume(supervisor, started.job.id, tmp_path)
 
-    assert (failed.job.status, failed.job.outcome) == ("failed", None)
+    assert (failed.job.status, failed.job.outcome) == ("failed", "too_many_rejects")
     assert "each row needs exactly one answer" in str(failed.job.error)
     assert failed.staged is not None
     assert 0 < failed.staged < ROWS

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from launcher import errors
 from launcher.api.problems import KINDS, problem_of, slug_of
 from launcher.errors import LauncherError
-from predictors.errors import PredictorError, SchemaMismatch
+from predictors.errors import PredictorError, RowsRejected, SchemaMismatch
 from tests.api import BATCH, JSON, SEED, Api, problem
 from transforms.errors import ConnectionRefused, InputError, PipelineError
 
@@ -46,7 +46,7 @@ def test_every_mistake_is_told_at_once(client: httpx.Client) -> None:
     told = problem(client.post(BATCH, json=body), 422, "invalid-request")
 
     assert [each.field for each in told.errors] == ["model_id", "config.batch_size", "config.paralelism"]
-    assert "did you mean parallelism?" in told.errors[2].message
+    assert "did you mean config.parallelism?" in told.errors[2].message
 
 
 @pytest.mark.parametrize("media_type", [None, "text/plain", "application/x-www-form-urlencoded", "application/yaml"])
@@ -156,6 +156,7 @@ def arguments(error: type[Exception]) -> tuple[Any, ...]:
         errors.Conflict: ("batch-1", "running", ("submitted",)),
         errors.NotAcceptable: (["application/json"],),
         errors.WebhookFailed: ("no", True),
+        RowsRejected: ([0], "no"),
     }
     if error in made:
         return made[error]

@@ -173,15 +173,13 @@ def test_a_job_cannot_name_what_is_another_tenants(api: Api, owner: Owner, tenan
 @pytest.mark.parametrize(("route", "case"), GUARDED.items(), ids=ids(GUARDED))
 @pytest.mark.parametrize(
     "authorization",
-    [None, "Bearer", "Bearer psk_01234567_" + "x" * 43, "Basic dTpw", "bearer \x00", "Bearer é"],
-    ids=["none", "empty", "unknown", "basic", "nul", "latin"],
+    [None, "Bearer", "Bearer psk_01234567_" + "x" * 43, "Basic dTpw", "Bearer é"],
+    ids=["none", "empty", "unknown", "basic", "latin"],
 )
 def test_without_a_key_that_opens_nothing_is_told(
     api: Api, owner: Owner, route: tuple[str, str], case: Case, authorization: str | None
 ) -> None:
     headers = {} if authorization is None else {b"Authorization": authorization.encode("latin-1")}
-    if b"\x00" in headers.get(b"Authorization", b""):
-        pytest.skip("no client sends it")
     path = case.path.format(job_id=owner.job_id, schedule_id=owner.schedule_id)
 
     answer = httpx.request(route[0], f"{api.url}{path}", headers=headers)  # type: ignore[arg-type]
@@ -237,14 +235,13 @@ class TestKeys:
 
     def test_open_nothing_a_second_after_they_were_revoked(self, api: Api, tenant: str) -> None:
         key, token = api.service.keys.create(tenant, "viewer")
-        client = httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"})
-        assert client.get(BATCH).status_code == 200
-
-        api.service.keys.revoke(key.id)
-        revoked_at = time.monotonic()
-
-        with client:
+        with httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"}) as client:
+            opened = client.get(BATCH)
+            api.service.keys.revoke(key.id)
+            revoked_at = time.monotonic()
             wait_for(lambda: client.get(BATCH).status_code == 401)
+
+        assert opened.status_code == 200
         assert time.monotonic() - revoked_at < 2
 
     def test_are_asked_for_as_soon_as_there_is_one_and_ever_after(self, tmp_path: Any) -> None:

@@ -3,6 +3,7 @@
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -163,7 +164,12 @@ def test_a_plan_is_exact_and_writes_nothing(place: Place, work: Path) -> None:
         f"{place.input}:3 ValueError: b is negative",
     ]
     assert 1000 <= report.sample_rows <= ROWS
-    assert 0 < report.seconds[0] < report.seconds[1]
+    assert 0 < report.seconds[0] < report.likely_s < report.seconds[1]
+    assert 2**28 < report.memory_bytes < 2**30
+    assert report.assumptions[0].startswith(f"{report.sample_rows:,} rows were timed")
+    assert [("database" in " ".join(report.assumptions), "destination" in " ".join(report.assumptions))] == [
+        (place.input == "query", place.input == "query")
+    ]
     assert looked.after == looked.before
     assert not os.path.exists("home")
 
@@ -176,4 +182,46 @@ def test_a_plan_of_a_query_without_rows_has_no_predictions(place: Place, work: P
     assert (report.rows, report.splits, report.sample_rows) == (0, 0, 0)
     assert report.predictions.num_rows == 0
     assert report.predictions.column_names == ["id", "total"]
-    assert 0 < report.seconds[0] <= report.seconds[1]
+    assert 0 < report.seconds[0] < report.likely_s < report.seconds[1]
+    assert report.assumptions[0] == "there was no row to be timed"
+
+
+@dataclass
+class Heavy:
+    """Takes 64 MiB each time that it is loaded, and holds the interpreter for 2 ms a call."""
+
+    output_schema: pa.Schema = field(default=pa.schema([("total", DOUBLE)]), init=False)
+
+    def load(self) -> None:
+        self.weights = bytearray(os.urandom(64 * 2**20))
+        HEAVY.append(id(self))
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        began = time.thread_time()
+        while time.thread_time() - began < 0.002:
+            pass
+        return pa.RecordBatch.from_arrays([rows["a"].cast(DOUBLE)], schema=self.output_schema)
+
+
+HEAVY: list[int] = []
+
+
+def test_a_model_that_each_thread_loads_is_counted_for_each(parquet: Place) -> None:
+    model = ModelSpec(f"{__name__}:Heavy", "python", ("a",), "pass")
+    report = look(replace(parquet.spec, model=model, config=Config(batch_size=1000, parallelism=3)))
+    small = look(replace(parquet.spec, model=model, config=Config(batch_size=1000, parallelism=1)))
+
+    # One for the columns to be checked against, and one a thread, tried here as a run would have them.
+    assert len(HEAVY) == 1 + 3 + 1 + 1
+    assert "the model is loaded 4 times, as it does not say that it is thread-safe" in report.assumptions
+    assert report.memory_bytes - small.memory_bytes > 2 * 60 * 2**20
+    # 300 calls that hold the interpreter take 0.6 s, however many threads make them.
+    assert report.likely_s > 0.6
+
+
+def test_a_job_from_a_warm_process_is_quicker(parquet: Place) -> None:
+    cold, warm = look(parquet.spec), look(parquet.spec, is_warm=True)
+
+    assert warm.seconds[0] < cold.seconds[0]
+    assert "a new process imports Beam" in cold.assumptions
+    assert "the process starts warm, from one that has its libraries" in warm.assumptions

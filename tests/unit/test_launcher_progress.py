@@ -25,7 +25,18 @@ from launcher.progress import (
     read_snapshot,
 )
 from launcher.rejects import NoRejects, first_rejects, top_reasons
-from launcher.report import Reason, aligned, clock, job_json, percentage, plan_lines, progress_line, summary, title
+from launcher.report import (
+    Reason,
+    aligned,
+    clock,
+    job_json,
+    percentage,
+    plan_json,
+    plan_lines,
+    progress_line,
+    summary,
+    title,
+)
 from launcher.screen import Lines, Pace, print_summary
 from launcher.state.job import Job, Seconds
 from pipelines.spec import Rejects
@@ -343,11 +354,15 @@ def test_a_plan_for_people() -> None:
         refused=["in.parquet:7 NullFeature: column x is null"],
         sample_rows=1000,
         seconds=(130.0, 400.0),
+        likely_s=200.0,
+        memory_bytes=3 * GB // 2,
+        assumptions=["1,000 rows were timed", "a new process imports Beam"],
     )
 
     assert plan_lines(report) == [
         "rows    1,234,567 in 1 split",
-        "time    2 to 7 min (from a sample of 1,000 rows)",
+        "time    2 to 7 min, likely 3 min (from a sample of 1,000 rows)",
+        "memory  about 1.5 GB",
         "",
         "feature  is      fed as",
         "x        double  float",
@@ -365,7 +380,16 @@ def test_a_plan_for_people() -> None:
         "of the first rows, these would be rejected",
         "",
         "in.parquet:7 NullFeature: column x is null",
+        "",
+        "this rests on",
+        "",
+        "1,000 rows were timed",
+        "a new process imports Beam",
     ]
+    told = plan_json(report)
+    assert told["seconds"] == {"low": 130.0, "likely": 200.0, "high": 400.0}
+    assert told["memory_bytes"] == 3 * GB // 2
+    assert told["assumptions"] == ["1,000 rows were timed", "a new process imports Beam"]
 
 
 # --- rejects -----------------------------------------------------------------------------------------------------
