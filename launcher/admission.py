@@ -4,9 +4,12 @@ What the request names (a model, connections, paths, a webhook's receiver) is lo
 may reach; rows are counted, as far as that takes no longer than a second.
 """
 
+import contextlib
 import hashlib
 import math
+import secrets
 import shutil
+import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +24,7 @@ from launcher.errors import (
     AsideFailed,
     ConnectionUnknown,
     JobExists,
+    JobUnknown,
     LauncherError,
     ModelUnknown,
     NoRejects,
@@ -30,6 +34,7 @@ from launcher.errors import (
     RequestError,
     RoleLacking,
     SecretUnreadable,
+    StoreUnavailable,
 )
 from launcher.home import Home
 from launcher.reach import DEFAULT_CONNECTION, Reach, connections_of
@@ -45,6 +50,7 @@ from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInp
 from predictors.base import ModelSpec
 from transforms.connection import Connection
 from transforms.errors import ConnectionRefused, InputError, PipelineError
+from transforms.sources.files import named_files
 
 # Whoever submits a job waits for it no longer than this.
 _COUNT_S = 1.0
@@ -112,16 +118,19 @@ class Admission:
             RequestError: something that the request names is not there, may not be reached, or is too large.
             RoleLacking: the key may not bring code.
         """
-        made = self.make(caller, request, job_id=job_id, traceparent=traceparent)
+        if job_id is not None:
+            # Whatever it names may be gone by now.
+            with contextlib.suppress(JobUnknown):
+                return self._store.get(job_id)
         secret = request.webhook.secret if request.webhook is not None else None
         while True:
+            made = self.make(caller, request, job_id=job_id, traceparent=traceparent)
             try:
                 self._store.add(made, reason, secret)
                 return self._store.get(made.id)
             except JobExists:
                 if job_id is not None:
                     return self._store.get(job_id)
-                made = self._placed(replace(made, id=new_id()))
 
     def make(
         self,
@@ -182,13 +191,15 @@ class Admission:
         try:
             spec = confine_spec(spec, self._reach.confinement(caller.tenant))
         except PathForbidden as error:
-            problems.append(Problem(error.field, f"{error.path!r} {error.reason}"))
+            problems.append(_of_path(error))
         for name in connections_of(spec):
             field = "input.connection" if getattr(spec.input, "connection", None) == name else "output.connection"
             try:
                 self._reach.uri(caller.tenant, name)
-            except ConnectionUnknown:
-                problems.append(Problem(field, _no_connection(name)))
+            except ConnectionUnknown as error:
+                problems.append(Problem(field, _no_connection(name, error)))
+            except StoreUnavailable:
+                raise
             except LauncherError as error:
                 problems.append(Problem(field, f"cannot be used: {error}"))
         if request.webhook is not None:
@@ -205,6 +216,7 @@ class Admission:
         """
         asked = self.look_up(caller, request)
         spec = asked.spec
+        self._check_files(caller.tenant, spec, math.inf)
         if isinstance(spec.output, ParquetOutput) and not spec.output.path:
             spec = replace(spec, output=replace(spec.output, path=str(self._home.jobs / "none" / "results")))
         arguments = {
@@ -224,7 +236,8 @@ class Admission:
         except AsideFailed as error:
             if error.kind in ("ProcessDied", "ForkFailed"):
                 raise
-            raise RequestError([Problem("", f"this job cannot run: {error}")]) from error
+            what = "could not be looked at" if error.kind == "TimeoutError" else "cannot run"
+            raise RequestError([Problem("", f"this job {what}: {error}")]) from error
         if answer["rows"] > self._settings.max_input_rows:
             raise self._too_many(answer["rows"])
         return answer
@@ -238,6 +251,9 @@ class Admission:
         self._check_retried(job)
         if job.status == "completed":
             raise NotNow(f"{job.id} is completed; retry it with only=rejected, or submit it anew")
+        if job.retry_of is not None:
+            # Another may have taken its place; both would add the same rows.
+            self._retry_of(job.retry_of)
         spec = job.spec
         if max_reject_ratio is not None:
             spec = replace(spec, rejects=replace(spec.rejects, max_reject_ratio=max_reject_ratio))
@@ -262,7 +278,7 @@ class Admission:
             raise NotNow(f"{job.id} rejected no row")
         if job.spec.rejects.path is None and not self._home.job(job.id).path.is_dir():
             raise NotNow(f"the rejects of {job.id} are gone")
-        child = self._retry_of(job)
+        child = self._retry_of(job.id)
         try:
             rejects = rejects_of(job)
             folder = self._home.job(child)
@@ -350,10 +366,13 @@ class Admission:
 
     def _count(self, tenant: str, spec: JobSpec) -> int | None:
         connection = None
+        deadline = time.monotonic() + _COUNT_S
         if isinstance(spec.input, SqlInput):
             connection = Connection(self._reach.uri(tenant, spec.input.connection))
+        elif not self._check_files(tenant, spec, deadline):
+            return None
         try:
-            rows = count_rows(spec.input, _COUNT_S, connection)
+            rows = count_rows(spec.input, max(0.0, deadline - time.monotonic()), connection)
         except ConnectionRefused:
             # Perhaps in a moment; the job will see.
             return None
@@ -365,6 +384,27 @@ class Admission:
         if rows is not None and rows > self._settings.max_input_rows:
             raise self._too_many(rows)
         return rows
+
+    def _check_files(self, tenant: str, spec: JobSpec, deadline: float) -> bool:
+        """Look that no file of the input is a link that leads elsewhere. Returns whether all were looked at in time.
+
+        Raises:
+            RequestError: one is, or there is no file.
+        """
+        if not isinstance(spec.input, ParquetInput):
+            return True
+        confinement = self._reach.confinement(tenant)
+        try:
+            for file in named_files(spec.input.path):
+                confinement.confined_files("input.path", [file])
+                if time.monotonic() >= deadline:
+                    return False
+        except PathForbidden as error:
+            raise RequestError([_of_path(error)]) from error
+        except InputError as error:
+            # Its own words begin with the field.
+            raise RequestError([Problem("", str(error))]) from error
+        return True
 
     def _too_many(self, rows: int) -> RequestError:
         most = self._settings.max_input_rows
@@ -399,20 +439,31 @@ class Admission:
         if job.expired_at is not None:
             raise NotNow(f"what was kept of {job.id} has expired; submit it anew")
 
-    def _retry_of(self, job: Job) -> str:
-        """The id of the job that scores the rejected rows again: one after the other fails, never two at once."""
+    def _retry_of(self, job_id: str) -> str:
+        """The id of the next job that scores the rejected rows of one again: one after the other, never two at once.
+
+        Raises:
+            NotNow: one scores them, or has scored them.
+        """
         for n in range(1000):
-            child = "batch-" + hashlib.sha256(f"{job.id} rejected {n}".encode()).hexdigest()[:10]
+            child = "batch-" + hashlib.sha256(f"{job_id} rejected {n}".encode()).hexdigest()[:10]
             try:
                 earlier = self._store.get(child)
-            except LauncherError:
+            except JobUnknown:
                 return child
             if earlier.status not in ("failed", "cancelled"):
-                raise NotNow(f"the rejected rows of {job.id} are scored again already, by {child}")
-        raise NotNow(f"the rejected rows of {job.id} were tried a thousand times")
+                raise NotNow(f"the rejected rows of {job_id} are scored again already, by {child}")
+        raise NotNow(f"the rejected rows of {job_id} were tried a thousand times")
 
 
-def _no_connection(name: str) -> str:
+def _of_path(error: PathForbidden) -> Problem:
+    return Problem(error.field, str(error).removeprefix(error.field).lstrip())
+
+
+def _no_connection(name: str, error: ConnectionUnknown) -> str:
+    if error.name != name:
+        default = f"the service's default one, {error.name!r} (PENSTOCK_DEFAULT_CONNECTION), is not registered"
+        return f"is not named, and {default}; register it with POST /api/v1/connections, or name another"
     if name == DEFAULT_CONNECTION:
         return (
             "is not named, and the service has no default one (PENSTOCK_DEFAULT_CONNECTION); register one with "
@@ -422,11 +473,20 @@ def _no_connection(name: str) -> str:
 
 
 def _link_files(files: "list[Path]", folder: Path) -> None:
-    """Have the same files in `folder`, whatever becomes of them where they lie."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    for file in files:
+    """Have the same files in `folder`, whatever becomes of them where they lie. Who has done so before has done it."""
+    draft = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    draft.mkdir()
+    try:
+        for file in files:
+            try:
+                (draft / file.name).hardlink_to(file)
+            except OSError:
+                shutil.copyfile(file, draft / file.name)
+        # Whole or not at all: the job of another request may be reading there already.
         try:
-            (folder / file.name).hardlink_to(file)
+            draft.rename(folder)
         except OSError:
-            shutil.copyfile(file, folder / file.name)
+            if not folder.is_dir():
+                raise
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)

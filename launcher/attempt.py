@@ -111,8 +111,17 @@ def prepare(job: Job, folder: Path, on_snapshot: OnSnapshot = lambda rows, total
     Raises:
         PipelineError, PredictorError: one line that says what is wrong.
     """
-    spec = job.spec
     plan_file = folder / "plan.json"
+    try:
+        return _prepare(job, folder, plan_file, on_snapshot)
+    finally:
+        if not plan_file.exists():
+            # It failed, and another attempt would ask the query anew.
+            drop_snapshot(folder)
+
+
+def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot) -> Prepared:
+    spec = job.spec
     stored = json.loads(plan_file.read_bytes()) if plan_file.exists() else None
     sink = make_sink(job, folder)
     if stored is not None and sink.published() is not None:

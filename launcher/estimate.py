@@ -27,7 +27,7 @@ def estimate(spec: dict[str, Any], connections: dict[str, str], max_memory_gb: f
     _bound_memory(max_memory_gb)
     asked = with_uris(JobSpec.from_json(spec), connections)
     try:
-        return plan_json(look(asked))
+        return plan_json(look(asked, is_warm=True))
     except (PipelineError, PredictorError):
         raise
     except Exception as error:

@@ -24,8 +24,8 @@ _PART_BYTES = 64 * MIB
 # idle, 14 s were seen when it was not), and in one that is forked from a warm one (0.4 to 0.7 s).
 _COLD_S = (2.0, 4.5, 12.0)
 _WARM_S = (0.3, 0.7, 4.0)
-# A sample is warm and alone, and the cores of a run are shared with what else the machine does. With six kinds of jobs
-# on two busy cores, runs without their start took 0.4 to 1.9 times of what was likely; with it, all lay in the range.
+# A sample is warm and alone, and the cores of a run are shared with what else the machine does. Eight kinds of jobs on
+# two busy cores took, without their start, 0.6 to 2.3 times of what was likely; with it, all lay in the range.
 _SPREAD = (0.6, 2.2)
 # Seconds a value that databases were seen to take for what is written into them, one by one for SQLite at the end.
 _TABLE_VALUE_S = {"postgres": 0.5e-6, "sqlite": 1.0e-6}
@@ -178,8 +178,9 @@ def _table_s(work: Work) -> float:
 def _memory(sample: Sample, work: Work) -> int:
     """The base, the models, what calls need, the file that is mapped, and all rows that are on their way at once.
 
-    Seen (estimated) MiB with two cores: 5,242,880 rows of 20 bytes 389 (414), 1,500,000 rows of 265 bytes 883 (1,019),
-    a query of 3,000,000 rows in SQLite 378 (407), a model of 512 MiB held five times 2,842 (2,864).
+    Seen (estimated) MiB with two cores: 5,242,880 rows of 20 bytes 389 (417), 1,500,000 rows of 265 bytes 883 (1,003),
+    a query of 3,000,000 rows from SQLite into a table of it 346 (412), the same with PostgreSQL 336 (371), a model of
+    512 MiB held five times 2,847 (2,863).
     """
     span = work.span_rows * sample.row_bytes
     answers = work.span_rows * sample.answer_bytes

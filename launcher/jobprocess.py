@@ -57,8 +57,9 @@ from pipelines.spec import JobSpec, SqlInput, TableOutput
 from predictors.errors import PredictorError
 from transforms.errors import Cancelled, InputError, PipelineError
 
-# How long a publish that has begun may go on after a cancel; the job has to be gone within 5 s.
-PUBLISH_PATIENCE_S = 4.0
+# How long a publish that has begun may go on once the process has heard of a cancel, within a second; the job has to be
+# gone within 5 s.
+PUBLISH_PATIENCE_S = 3.0
 _STOPPABLE: tuple[Status, ...] = ("submitted", "preparing", "running")
 
 _T = TypeVar("_T")

@@ -40,13 +40,12 @@ class JsonFormatter(logging.Formatter):
         They are looked for before JSON is made of it: there a quote in a secret is written otherwise, and where a
         number was a secret, what takes its place would be no JSON.
         """
-        plain = (bool, int, float, type(None))
-        return self._written(
-            {
-                name: value if isinstance(value, plain) or name in self._fields else masked_lines(str(value), connections)
-                for name, value in self.values(record).items()
-            }
-        )
+
+        def masked_value(name: str, value: Any) -> Any:
+            own = name in self._fields or isinstance(value, bool | int | float | None)
+            return value if own else masked_lines(str(value), connections)
+
+        return self._written({name: masked_value(name, value) for name, value in self.values(record).items()})
 
     def values(self, record: logging.LogRecord) -> dict[str, Any]:
         """What the line says, by name."""

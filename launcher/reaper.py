@@ -20,8 +20,10 @@ from launcher.settings import Settings
 from launcher.state.job import AT_WORK, Job, Outcome, Status, has_begun_to_publish, shown_counts, stopped_as
 from launcher.state.store import JobStore
 
-# A job that was told to stop, or whose time is over, has to be gone within 5 s; its process is given most of that.
-PATIENCE_S = 4.5
+# A job that was told to stop, or whose time is over, has to be gone within 5 s. Its process hears of it within a second
+# and then ends at once, unless a library keeps all its threads from running; one that publishes may do so a while on.
+PATIENCE_S = 3.0
+PUBLISH_PATIENCE_S = 4.2
 # Who has not looked for so long, as behind a store that was away or on a machine that slept, has heard of nobody, and
 # gives the processes as long to be heard of.
 _HEARD_WITHIN_S = 5.0
@@ -44,7 +46,7 @@ def verdict(
         owner_lives: the launcher that started it runs.
         listening: the store has been looked at for long enough to have heard of it, if it could be heard of.
     """
-    patience = timedelta(seconds=PATIENCE_S)
+    patience = timedelta(seconds=PUBLISH_PATIENCE_S if job.status == "completing" else PATIENCE_S)
     if alive:
         told = job.cancel_requested_at
         late = (told is not None and now > told + patience) or (
@@ -139,10 +141,10 @@ class Reaper:
         )
         if what == "kill" and job.pid is not None:
             killed = kill_session(job.pid, job.pid_started or 0.0)
-            if killed:
-                _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=_fields(job))
-            return 0
-        if what != "settle":
+            if not killed:
+                return 0
+            _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=_fields(job))
+        elif what != "settle":
             return 0
         if job.pid is not None:
             # Children of a process that was killed go on without it.

@@ -99,5 +99,5 @@ def _files(job: Job) -> list[Path]:
 
 
 def _names(schema: pa.Schema) -> dict[str, str]:
-    """What our columns are called: the input may have had one of the same name."""
-    return {name: f"penstock_{name}" if f"penstock_{name}" in schema.names else name for name in _OURS}
+    """What our columns are called: the input may have had some of the same names. Ours are the last."""
+    return dict(zip(_OURS, schema.names[-len(_OURS) :], strict=True))

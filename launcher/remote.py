@@ -21,6 +21,7 @@ from launcher.client import (
     ServerFailed,
     ServerUnavailable,
     StillRunning,
+    Unauthorized,
 )
 from launcher.remote_report import estimate_lines, event_line, heading_of, job_cells, moves, summary
 from launcher.report import LISTED, Reason, aligned, dumped, second
@@ -238,6 +239,10 @@ def show_events(service: Service, job_id: str, as_json: bool) -> int:
 
 def told(error: PenstockError) -> tuple[list[str], bool]:
     """An error as lines, and whether the request is to blame."""
+    if isinstance(error, Unauthorized):
+        return [
+            "the service wants an API key that it knows; set PENSTOCK_API_KEY, or name a file by --api-key-file"
+        ], True
     lines = list(map(str, error.errors)) if isinstance(error, RequestRefused) else []
     return lines or [str(error)], not isinstance(error, _NOT_OURS)
 

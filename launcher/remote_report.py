@@ -65,12 +65,13 @@ def summary(status: JobStatus, reasons: Sequence[Reason], words: str, whole: boo
     lines += times(_seconds(status))
     if status.output.location is not None:
         state = "" if status.status == "completed" or "visible" in (status.error or "") else " (not published)"
-        lines.append(("output", status.output.location + state))
-    if counts.rejected and status.rejects_location is not None:
-        lines.append(("rejects", status.rejects_location))
+        lines.append(("output", _place(status.output.location) + state))
+        if status.status == "completed":
+            lines.append(("look", f"penstock jobs results {status.job_id}{words}"))
+    if counts.rejected and status.rejects_location and (status.status == "completed" or reasons):
+        lines.append(("rejects", _place(status.rejects_location)))
         lines += [("", reason_text(reason)) for reason in reasons]
-        if status.is_over:
-            lines.append(("look", f"penstock jobs rejects {status.job_id}{words}"))
+        lines.append(("look", f"penstock jobs rejects {status.job_id}{words}"))
     if status.expired_at is not None:
         lines.append(("expired", f"{second(status.expired_at)}: what the service kept of it is deleted"))
     return lines + _next(status, words)
@@ -93,6 +94,11 @@ def _asked(status: JobStatus) -> list[tuple[str, str]]:
         "attempt": str(status.attempt) if status.attempt > 1 else None,
     }
     return [(label, text) for label, text in known.items() if text]
+
+
+def _place(location: str) -> str:
+    """Where something is; what the service keeps is at a path of its API."""
+    return "kept by the service" if location.startswith("/api/") else location
 
 
 def _next(status: JobStatus, words: str) -> list[tuple[str, str]]:

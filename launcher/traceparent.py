@@ -1,6 +1,7 @@
 """The trace that a request belongs to, as W3C Trace Context writes it, and what a service needs of its tracing.
 
-Nothing here needs OpenTelemetry: without an endpoint to send traces to, it is never imported.
+Nothing here needs OpenTelemetry: without an endpoint to send traces to, none of it is imported but the interfaces that
+FastAPI itself knows.
 """
 
 import re

@@ -62,6 +62,7 @@ class Tracing:
         store: whose jobs are traced.
         is_ours: whether jobs of this owner are for this launcher to trace; None: nobody ever started the job.
         exporter: where to; None is what the environment says.
+        now: the time, as the store has it.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class Tracing:
         store: JobStore,
         is_ours: Callable[[str | None], bool],
         exporter: SpanExporter | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         # What the environment says goes before what we say.
         resource = Resource.create(
@@ -87,7 +89,7 @@ class Tracing:
         for provider in (requests, jobs):
             provider.add_span_processor(self._processor)
         self.tracer = requests.get_tracer("penstock")
-        self._jobs = JobTracer(store, jobs.get_tracer("penstock"), is_ours, ids.begin)
+        self._jobs = JobTracer(store, jobs.get_tracer("penstock"), is_ours, ids.begin, now)
 
     def middleware(self, app: ASGIApp) -> ASGIApp:
         """`app` with a span for each request."""
@@ -167,7 +169,7 @@ class JobTracer:
     Args:
         is_ours: whether jobs of this owner are for this launcher to trace; None: nobody ever started the job.
         begin: is told of which job and attempt the next spans are.
-        now: the time when it starts.
+        now: the time, as the store has it.
     """
 
     def __init__(

@@ -18,8 +18,10 @@ from predictors.pressure import PRESSURE
 # How often time and memory are looked at. Looking costs some milliseconds.
 _LOOK_EVERY_S = 0.5
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-# From this share of the bound on, the job takes in nothing new until some memory is given back.
+# From this share of the bound on, the job takes in nothing new until it is below the other: each rise halves its calls,
+# so one that hovers about a single line would soon be down to single rows.
 _PRESSURE_FROM = 0.9
+_PRESSURE_UNTIL = 0.8
 # No signal has this number: somebody called `end`.
 _CALLED = 255
 
@@ -103,7 +105,7 @@ def _over(used_bytes: int, bound: MemoryBound) -> End | None:
         )
     if used_bytes > _PRESSURE_FROM * bound.bytes:
         PRESSURE.raise_level()
-    else:
+    elif used_bytes < _PRESSURE_UNTIL * bound.bytes:
         PRESSURE.clear()
     return None
 

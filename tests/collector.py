@@ -55,7 +55,7 @@ class Collector:
     def wait_for(self, spans: int, patience_s: float = 30) -> list[Told]:
         """All spans, once there are so many."""
         with self._arrived:
-            assert self._arrived.wait_for(lambda: len(self.spans) >= spans, patience_s), self.spans
+            assert self._arrived.wait_for(lambda: len(self.spans) >= spans, patience_s), f"only {len(self.spans)} came"
             return list(self.spans)
 
 

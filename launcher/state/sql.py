@@ -9,7 +9,7 @@ import uuid
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -67,14 +67,14 @@ class SqlJobStore:
     def get(self, job_id: str) -> Job:
         """The job as it stands."""
         with self.database.reading() as connection:
-            row = connection.execute(sa.select(*_JOB_COLUMNS).where(_jobs.c.id == job_id)).first()
+            row = connection.execute(_JOBS.where(_jobs.c.id == job_id)).first()
         if row is None:
             raise JobUnknown(job_id)
         return _job(row)
 
     def jobs(self) -> list[Job]:
         """All jobs, the newest first."""
-        return self._select(sa.select(*_JOB_COLUMNS).order_by(_jobs.c.created_at.desc(), _jobs.c.id))
+        return self._select(_JOBS.order_by(_jobs.c.created_at.desc(), _jobs.c.id))
 
     def page(self, wanted: Filter, limit: int, after: Position | None = None) -> list[Job]:
         """Some jobs of one tenant, the newest first."""
@@ -99,25 +99,25 @@ class SqlJobStore:
             which.append(jobs.status == statuses[0])
         elif statuses:
             which = [jobs.id.in_(_newest_ids(which, statuses, limit))]
-        newest = sa.select(*_JOB_COLUMNS).where(*which).order_by(jobs.created_at.desc(), jobs.id.desc())
+        newest = _JOBS.where(*which).order_by(jobs.created_at.desc(), jobs.id.desc())
         return self._select(newest.limit(limit))
 
     def at_work(self) -> list[Job]:
         """Managed jobs that a process works on, or should."""
-        return self._select(sa.select(*_JOB_COLUMNS).where(_jobs.c.managed, _jobs.c.status.in_(AT_WORK)))
+        return self._select(_JOBS.where(_jobs.c.managed, _jobs.c.status.in_(AT_WORK)))
 
     def overdue(self) -> list[Job]:
         """Managed jobs that wait for another attempt, and whose time is over."""
         with self.database.reading() as connection:
             now = self.database.now(connection)
-            query = sa.select(*_JOB_COLUMNS).where(
+            query = _JOBS.where(
                 _jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.deadline_at < now
             )
             return [_job(row) for row in connection.execute(query)]
 
     def expirable(self, before: datetime, limit: int) -> list[Job]:
         """Managed jobs that ended before a time and of which something is still kept, the oldest first."""
-        query = sa.select(*_JOB_COLUMNS).where(
+        query = _JOBS.where(
             _jobs.c.managed,
             # None while it has not ended.
             _jobs.c.finished_at < before,
@@ -204,7 +204,7 @@ class SqlJobStore:
                     break
                 tenant = min(waiting, key=lambda each: (*turns[each], each))
                 query = (
-                    sa.select(*_JOB_COLUMNS)
+                    _JOBS
                     .where(_jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.tenant == tenant, _is_due(now))
                     .where(~_has_sibling_at_work())
                     .order_by(_jobs.c.queued_at, _jobs.c.id)
@@ -426,7 +426,7 @@ def _has_sibling_at_work() -> "sa.ColumnElement[bool]":
 
 
 def _locked(connection: sa.Connection, job_id: str, expected: tuple[Status, ...], attempt: int | None = None) -> Job:
-    row = connection.execute(sa.select(*_JOB_COLUMNS).where(_jobs.c.id == job_id).with_for_update()).first()
+    row = connection.execute(_JOBS.where(_jobs.c.id == job_id).with_for_update()).first()
     if row is None:
         raise JobUnknown(job_id)
     job = _job(row)
@@ -448,6 +448,8 @@ def _amounts_of(live: Live) -> dict[tuple[str, str], float]:
 
 _JOB_COLUMNS = [column for column in _jobs.c if column.name != "webhook_secret"]
 _JOB_NAMES = [column.name for column in _JOB_COLUMNS]
+# Values as the driver gives them: reading them costs more than fetching them, and most rows were read a moment ago.
+_JOBS = sa.select(*(sa.type_coerce(column, sa.types.NullType()).label(column.name) for column in _JOB_COLUMNS))
 
 
 def _columns(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -505,6 +507,14 @@ _FROM_TEXT: dict[str, Callable[[Any], Any]] = {
 }
 
 
+def _time(value: Any) -> datetime | None:
+    """A time as SQLite, which keeps text, or PostgreSQL gives it."""
+    if value is None:
+        return None
+    at = datetime.fromisoformat(value) if isinstance(value, str) else value
+    return at.replace(tzinfo=UTC)
+
+
 def _job(row: "sa.Row[Any]") -> Job:
     return _read(tuple(row))
 
@@ -512,6 +522,11 @@ def _job(row: "sa.Row[Any]") -> Job:
 @lru_cache(maxsize=_KEPT_READ)
 def _read(row: tuple[Any, ...]) -> Job:
     values = dict(zip(_JOB_NAMES, row, strict=True))
+    for column in _JOB_COLUMNS:
+        if isinstance(column.type, tables.Utc):
+            values[column.name] = _time(values[column.name])
+        elif isinstance(column.type, sa.Boolean):
+            values[column.name] = bool(values[column.name])
     for name, read in _FROM_TEXT.items():
         values[name] = read(values[name])
     return Job(**values)

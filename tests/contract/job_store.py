@@ -12,7 +12,7 @@ import pytest
 
 from launcher.errors import Conflict, JobExists, JobUnknown, MoveForbidden
 from launcher.state.job import ACTIVE, TERMINAL, Job, Live, Seconds, Status, Webhook, new_id, shown_counts
-from launcher.state.store import Filter, JobStore, Position, Rate
+from launcher.state.store import Ended, Filter, JobStore, Position, Rate
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
 from transforms.counts import Counts
@@ -618,6 +618,26 @@ class JobStoreContract:
         assert ids(store.expirable(long_ago, 9)) == ["batch-2", "batch-3"]
         assert ids(store.expirable(long_ago, 1)) == ["batch-2"]
         assert store.expirable(T0, 9) == []
+
+    def test_jobs_that_ended_since_a_time_are_found_the_first_first(self, store: JobStore, clock: Clock) -> None:
+        for n in (3, 1, 2):
+            store.add(queued(f"batch-{n}", f"tenant-{n}"), "POST")
+            clock.now = T0 + timedelta(seconds=n)
+            come_to(store, f"batch-{n}", "completed", owner=f"launcher-{n}")
+        # Gone in the meantime, waiting again, still at work, and nobody's to start.
+        store.update("batch-2", ["completed"], expired_at=T0 + timedelta(seconds=3))
+        store.add(queued("batch-4"), "POST")
+        come_to(store, "batch-4", "failed")
+        store.move("batch-4", "failed", "submitted", "again")
+        store.add(queued("batch-5"), "POST")
+        come_to(store, "batch-5", "running")
+        store.add(job("batch-6"), "penstock run")
+        come_to(store, "batch-6", "completed")
+
+        first, second, third = (Ended(f"batch-{n}", 1, f"launcher-{n}", T0 + timedelta(seconds=n)) for n in (1, 2, 3))
+        assert store.ended(T0) == [first, second, third]
+        assert store.ended(second.finished_at) == [second, third]
+        assert store.ended(third.finished_at + timedelta(microseconds=1)) == []
 
     def test_the_rate_is_that_of_the_last_completed_jobs_of_a_version(self, store: JobStore) -> None:
         def ended(n: int, version: int, rows: int, run_s: float, status: Status = "completed") -> None:

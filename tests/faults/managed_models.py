@@ -28,6 +28,13 @@ def _note(name: str, **values: Any) -> None:
         file.write(json.dumps(values).encode() + b"\n")
 
 
+def _processes() -> list[int]:
+    """Those of this job that have loaded a model, in order."""
+    file = _HERE / "processes"
+    told = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return [each["pid"] for each in told if each["job"] == os.environ["PENSTOCK_JOB_ID"]]
+
+
 def _await(name: str, patience_s: float = _FOREVER_S) -> None:
     deadline = time.monotonic() + patience_s
     while not (_HERE / name).exists() and time.monotonic() < deadline:
@@ -49,10 +56,8 @@ class Recorded:
         self._all_inside = threading.Event()
 
     def load(self) -> None:
-        processes = _HERE / "processes"
-        known = processes.read_text().split() if processes.exists() else []
-        if str(os.getpid()) not in known:
-            processes.write_text(" ".join([*known, str(os.getpid())]))
+        if os.getpid() not in _processes():
+            _note("processes", job=os.environ["PENSTOCK_JOB_ID"], pid=os.getpid())
 
     def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         together = _HERE / "together"
@@ -78,8 +83,8 @@ class Recorded:
 
     @staticmethod
     def attempt() -> int:
-        """How many processes have loaded the model so far, this one included."""
-        return (_HERE / "processes").read_text().split().index(str(os.getpid())) + 1
+        """How many processes of this job have loaded the model so far, this one included."""
+        return _processes().index(os.getpid()) + 1
 
 
 class Slow(Recorded):

@@ -283,12 +283,12 @@ def test_more_rows_than_are_taken_fail_the_job_where_counting_them_takes_long(de
     assert "BATCH_MAX_INPUT_ROWS" in (ended.error or "")
     assert [move.to for move in desk.moves(job)] == ["submitted", "preparing", "failed"]
     assert desk.told("calls") == []
-    assert not (desk.launcher.home.job(job.id).path / "snapshot").exists() or not hidden_and_seen(desk, job, "snapshot")
+    assert "snapshot" not in kept(desk, job)
 
 
-def hidden_and_seen(desk: Desk, job: Job, name: str) -> list[str]:
-    folder = desk.launcher.home.job(job.id).path / name
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+def kept(desk: Desk, job: Job) -> list[str]:
+    """What the service keeps of a job."""
+    return sorted(path.name for path in desk.launcher.home.job(job.id).path.iterdir())
 
 
 def test_what_the_service_keeps_of_a_job_expires_and_what_a_user_keeps_does_not(desk: Desk, database: str) -> None:
@@ -298,8 +298,8 @@ def test_what_the_service_keeps_of_a_job_expires_and_what_a_user_keeps_does_not(
     desk.tell("hopeless", [])
     query = "SELECT i AS id, i::float8 AS value FROM generate_series(0, 9) AS i"
     borne = {"max_reject_ratio": 0.5}
-    kept = desk.completed(desk.submit("Choosy", output=None, rejects=borne))
-    own = desk.completed(desk.submit("Choosy", rejects={**borne, "path": str(desk.folder / "rejects")}))
+    own = desk.completed(desk.submit("Choosy", output=None, rejects=borne))
+    user_s = desk.completed(desk.submit("Choosy", rejects={**borne, "path": str(desk.folder / "rejects")}))
     stopped = desk.submit(
         "Held",
         input={"source": "sql", "connection": "db", "query": query},
@@ -309,32 +309,32 @@ def test_what_the_service_keeps_of_a_job_expires_and_what_a_user_keeps_does_not(
     desk.service.cancel(desk.job(stopped))
     stopped = desk.ended(stopped)
     young = desk.completed(desk.submit("Recorded", output=None))
-    before = {job.id: hidden_and_seen(desk, job, "") for job in (kept, own, stopped, young)}
+    before = {job.id: kept(desk, job) for job in (own, user_s, stopped, young)}
     long_ago = datetime.now(UTC) - timedelta(hours=1.1)
-    for job in (kept, own, stopped):
+    for job in (own, user_s, stopped):
         desk.service.store.update(job.id, [job.status], finished_at=long_ago)
     until(
-        lambda: desk.service.janitor.tick() or all(desk.job(job).expired_at for job in (kept, own, stopped)),
+        lambda: desk.service.janitor.tick() or all(desk.job(job).expired_at for job in (own, user_s, stopped)),
         PATIENCE_S,
         "the end of the old",
     )
     desk.until(stopped, lambda now: now.expired_at, "its expiry")
 
-    assert {"results", "rejects"} <= set(before[kept.id])
+    assert {"results", "rejects"} <= set(before[own.id])
     assert "snapshot" in before[stopped.id]
-    for job in (kept, own, stopped):
+    for job in (own, user_s, stopped):
         now = desk.job(job)
         assert (now.status, now.finished_at) == (job.status, long_ago)
         assert seconds_between(job.created_at, now.expired_at) > 0
-        assert hidden_and_seen(desk, job, "") == ["lock", "log"]
+        assert kept(desk, job) == ["lock", "log"]
     assert desk.job(young).expired_at is None
-    assert hidden_and_seen(desk, young, "") == before[young.id]
+    assert kept(desk, young) == before[young.id]
     assert desk.result() == doubled([n for n in range(10) if n != 3])
     assert pq.read_table(desk.folder / "rejects").column("id").to_pylist() == [3]
     assert sorted(path.name for path in desk.folder.iterdir()) == ["in", "out", "rejects"]
     for forgotten in (
         lambda: desk.service.admission.retry(desk.job(stopped)),
-        lambda: desk.service.admission.retry_rejected(desk.job(kept)),
+        lambda: desk.service.admission.retry_rejected(desk.job(own)),
     ):
         with pytest.raises(NotNow, match="has expired"):
             forgotten()
@@ -360,26 +360,29 @@ def retried(desk: Desk, job: Job) -> Job:
 def test_a_job_can_be_cancelled_while_its_query_is_copied(desk: Desk, database: str, postgres: Postgres) -> None:
     desk.service.connections.put(desk.tenant, "db", database)
     postgres.execute("CREATE TABLE pace AS SELECT 0.1::float8 AS seconds", database)
-    # Two rows of this width are what the driver hands on at once.
+    # A span of it are 8 rows, as they are wide.
     query = (
-        "SELECT i AS id, i::float8 AS value, repeat('x', 8000000) AS note, pg_sleep(seconds)::text AS slept"
-        " FROM pace, generate_series(0, 19) AS i"
+        "SELECT i AS id, i::float8 AS value, repeat('x', 4000000) AS note, pg_sleep(seconds)::text AS slept"
+        " FROM pace, generate_series(0, 39) AS i"
     )
-    output = parquet_out(desk, columns=["id"])
-    job = desk.submit("Recorded", input={"source": "sql", "connection": "db", "query": query}, output=output)
-    seen = {desk.until(job, lambda now: now.snapshot_rows, "its first rows").snapshot_rows}
-    desk.until(job, lambda now: now.snapshot_rows not in seen, "more rows")
+    sql = {"source": "sql", "connection": "db", "query": query}
+    job = desk.submit("Recorded", input=sql, output=parquet_out(desk, columns=["id"]), config={"batch_size": 2})
+    first = desk.until(job, lambda now: now.snapshot_rows, "its first rows").snapshot_rows
+    second = desk.until(job, lambda now: now.snapshot_rows != first, "more rows").snapshot_rows
     ended, seconds = cancelled(desk, job)
     listing = sorted(path.name for path in desk.folder.iterdir())
     postgres.execute("UPDATE pace SET seconds = 0", database)
     done = retried(desk, job)
 
+    assert first is not None
+    assert second is not None
+    assert 0 < first < second < 40
     assert ended.status == "cancelled"
     assert seconds < 5
     assert [move.to for move in desk.moves(job)][:3] == ["submitted", "preparing", "cancelled"]
     assert listing == []
-    assert (done.total_rows, done.attempt) == (20, 2)
-    assert desk.result() == doubled(range(20))
+    assert (done.total_rows, done.attempt) == (40, 2)
+    assert desk.result() == doubled(range(40))
 
 
 @pytest.mark.parametrize("model", ["Held", "Deaf"])
@@ -702,7 +705,7 @@ def test_a_launcher_that_starts_again_adopts_what_runs(desk: Desk) -> None:
     assert (done.attempt, done.pid, done.owner) == (1, before.pid, before.owner)
     assert done.owner != desk.service.id
     assert [move.to for move in desk.moves(job)] == ["submitted", "preparing", "running", "completing", "completed"]
-    assert (desk.models / "processes").read_text().split() == [str(done.pid)]
+    assert [each["pid"] for each in desk.told("processes")] == [done.pid]
     assert desk.result() == doubled(range(100))
 
 

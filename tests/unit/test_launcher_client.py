@@ -31,6 +31,7 @@ from launcher.client import (
     Unauthorized,
 )
 from tests.unit.playing import Reply, Stage, playing, problem, sent, stream
+from tests.unit.test_error_trees import classes, drawn
 
 BATCH = "/api/v1/inference/batch"
 JOB = f"{BATCH}/batch-1"
@@ -651,6 +652,16 @@ def test_every_error_is_in_the_examples() -> None:
     }
 
     assert leaves == {type(each) for each in _EXAMPLES}
+
+
+def test_the_tree_of_errors_is_that_of_the_classes() -> None:
+    edges = drawn(errors)
+    real = {
+        (each.__name__, None if each is PenstockError else each.__bases__[0].__name__)
+        for each in classes(errors, "PenstockError")
+    }
+
+    assert set(edges) == real
 
 
 def test_importing_the_client_loads_nothing_heavy() -> None:

@@ -177,6 +177,7 @@ _QUESTIONS: dict[str, Callable[[SqlJobStore], object]] = {
     "at-work": lambda store: store.at_work(),
     "overdue": lambda store: store.overdue(),
     "expirable": lambda store: store.expirable(T0, 100),
+    "ended": lambda store: store.ended(T0),
     "totals": lambda store: store.totals(),
     "claim": lambda store: store.claim("me", 1, 1, 5),
     "request-cancel": lambda store: store.request_cancel("batch-1", "no"),

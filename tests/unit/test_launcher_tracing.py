@@ -24,16 +24,9 @@ ME = "launcher-1"
 SECRETS = (b"postgresql", b"sqlite", b"SELECT", b"customers", b"churn", b"out/rejects", b"/work")
 
 
-class Soon(Clock):
-    """Begins now, as a tracer does; moves only when told to."""
-
-    def __init__(self) -> None:
-        self.now = datetime.now(UTC)
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Soon()
+    return Clock()
 
 
 @pytest.fixture
@@ -53,7 +46,7 @@ Start = Callable[..., Tracing]
 
 
 @pytest.fixture
-def start(store: SqlJobStore, received: Collector) -> Iterator[Start]:
+def start(store: SqlJobStore, received: Collector, clock: Clock) -> Iterator[Start]:
     """Starts the tracing of a launcher, which is closed with the test."""
     started: list[Tracing] = []
 
@@ -63,6 +56,7 @@ def start(store: SqlJobStore, received: Collector) -> Iterator[Start]:
             store,
             lambda owner: owner in (None, launcher_id),
             OTLPSpanExporter(f"{url or received.url}/v1/traces"),
+            clock,
         )
         tracing.start()
         started.append(tracing)
@@ -109,7 +103,9 @@ def test_a_job_that_ended_is_told_of_as_one_tree_with_its_own_times(
     root = spans["job"]
     start_ns = int(began.timestamp()) * 10**9 + began.microsecond * 1000
     assert told == 1
-    assert [(name, (span.start_ns - start_ns) / 1e9, (span.end_ns - start_ns) / 1e9) for name, span in spans.items()] == [
+    assert [
+        (name, (span.start_ns - start_ns) / 1e9, (span.end_ns - start_ns) / 1e9) for name, span in spans.items()
+    ] == [
         ("queued", 0, 1),
         ("preparing", 1, 2),
         ("running", 2, 3),
@@ -213,7 +209,7 @@ def test_a_job_is_told_of_once_by_whose_it_is_and_only_if_it_ended_since_the_sta
 ) -> None:
     submit(store, clock, "batch-1")
     go(store, clock, "preparing", "cancelled", job_id="batch-1")
-    clock.now = datetime.now(UTC)
+    clock.advance(1)
     mine, other = start(), start("launcher-2")
     clock.advance(60)
     submit(store, clock, "batch-2")
@@ -279,19 +275,20 @@ def test_what_ended_a_little_earlier_and_is_seen_later_is_told_of_too(
 
 
 def test_many_jobs_at_once_are_told_of_in_several_goes_and_none_is_left_out(
-    store: SqlJobStore, clock: Clock, start: Start, received: Collector
+    store: SqlJobStore, clock: Clock, start: Start, received: Collector, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tracing = start()
-    for n in range(450):
+    monkeypatch.setattr("launcher.tracing._AT_ONCE", 20)
+    for n in range(45):
         submit(store, clock, f"batch-{n}")
         store.request_cancel(f"batch-{n}", "no")
         clock.advance(0.1)
     told = [tracing.tick() for _ in range(4)]
     tracing.close()
 
-    spans = received.wait_for(900)
-    assert told == [200, 200, 50, 0]
-    assert len({span.attributes["penstock.job_id"] for span in spans}) == 450
+    spans = received.wait_for(90)
+    assert told == [20, 20, 5, 0]
+    assert len({span.attributes["penstock.job_id"] for span in spans}) == 45
 
 
 def test_a_receiver_that_refuses_is_told_of_once_and_disturbs_nobody(

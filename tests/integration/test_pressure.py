@@ -1,0 +1,33 @@
+"""A job whose memory stays short goes on one span at a time, to the same result."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipelines.batch import build
+from pipelines.options import make_pipeline
+from predictors.pressure import PRESSURE
+from tests.scenes import numbered_rows, published_rows, scene
+
+
+@pytest.fixture
+def pressure() -> Iterator[None]:
+    """High, and never cleared."""
+    PRESSURE.reset()
+    PRESSURE.raise_level()
+    yield
+    PRESSURE.reset()
+
+
+@pytest.mark.usefixtures("pressure")
+@pytest.mark.timeout(60)
+def test_a_job_comes_to_its_end_while_memory_is_short(tmp_path: Path) -> None:
+    small = scene(tmp_path, numbered_rows(3000), files=2)
+    pipeline = make_pipeline("direct")
+    build(pipeline, small.run())
+
+    pipeline.run().wait_until_finish()
+
+    assert published_rows(tmp_path / "scores") == [(i, 2.0 * i) for i in range(3000)]
+    assert PRESSURE.is_high
