@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from benchmarks import files, memory, rejects, startup, tables
+from benchmarks import files, memory, rejects, service, startup, tables
 from benchmarks.folders import bench_folder
 from benchmarks.measure import adopt_orphans
 from benchmarks.report import Section, print_section, record
@@ -20,6 +20,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Section]] = {
     "postgres": tables.measure,
     "rejects": rejects.measure,
     "memory": memory.measure,
+    "service": service.measure,
 }
 
 

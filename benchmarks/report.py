@@ -21,6 +21,8 @@ VERSIONS_SHOWN = (
     "pyarrow",
     "onnxruntime",
     "numpy",
+    "fastapi",
+    "uvicorn",
     "adbc-driver-postgresql",
     "ray",
     "daft",

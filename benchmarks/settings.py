@@ -14,6 +14,16 @@ class Sizes:
 
 
 @dataclass(frozen=True)
+class ServiceSizes:
+    """How much a service is given: finished jobs in its store, seconds of each load, POSTs, and jobs to start."""
+
+    jobs: int
+    seconds: int
+    submits: int
+    starts: int
+
+
+@dataclass(frozen=True)
 class Settings:
     """What one run of the benchmarks was asked for."""
 
@@ -42,3 +52,8 @@ class Settings:
     def memory(self) -> Sizes:
         """The two sizes whose peaks are compared."""
         return Sizes(2 * MI, 8 * MI) if self.quick else Sizes(5 * MI, 50 * MI)
+
+    @property
+    def service(self) -> ServiceSizes:
+        """The service; p99 of 6,000 requests rests on the 60 slowest."""
+        return ServiceSizes(5_000, 3, 50, 3) if self.quick else ServiceSizes(100_000, 30, 1_000, 10)

@@ -52,6 +52,7 @@ class Dispatcher:
         connections_of: Callable[[Job], Mapping[str, str]],
         folders_of: Callable[[str], tuple[str, ...] | None],
         attempt_module: str = ATTEMPT,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._home = home
         self._store = store
@@ -61,6 +62,7 @@ class Dispatcher:
         self._connections_of = connections_of
         self._folders_of = folders_of
         self._attempt_module = attempt_module
+        self._now = now
         self._closed = False
         self._starting: set[str] = set()
         self._lock = threading.Lock()
@@ -162,7 +164,7 @@ class Dispatcher:
         self._put_back(job, f"{why}; retry {job.retries + 1} of {tries}", waiting_s, job.retries + 1)
 
     def _put_back(self, job: Job, why: str, waiting_s: float, retries: int) -> None:
-        not_before = datetime.now(UTC) + timedelta(seconds=waiting_s)
+        not_before = self._now() + timedelta(seconds=waiting_s)
         reason = f"{why} in {waiting_s:.1f} s"
         self._move(job, "submitted", reason, retries=retries, not_before=not_before)
 
@@ -172,8 +174,11 @@ class Dispatcher:
 
     def _move(self, job: Job, to: str, reason: str, **changes: object) -> None:
         try:
-            self._store.move(job.id, AT_WORK, to, reason, attempt=job.attempt, **changes)  # type: ignore[arg-type]
+            moved = self._store.move(job.id, AT_WORK, to, reason, attempt=job.attempt, **changes)  # type: ignore[arg-type]
             _log.info("%s is %s: %s", job.id, to, reason, extra=_fields(job))
+            if to == "submitted" and moved.cancel_requested_at is not None:
+                # Told to stop while it was to be started: there was no process to hear of it.
+                self._store.request_cancel(job.id, "cancelled on request")
         except Conflict as conflict:
             _log.info("%s: %s", job.id, conflict, extra=_fields(job))
 

@@ -182,10 +182,19 @@ class JobProcess:
             _log.error("%s failed: %s; and that could not be recorded: %s", self._job.id, text, unrecorded)
 
     def _try_again(self, why: str, at_once: bool = False, **changes: Any) -> bool:
-        """Have the launcher make another attempt, if there is one to make it and the job bears one more."""
+        """Have the launcher make another attempt, if there is one to make it and the job bears one more.
+
+        Returns whether the job has been moved. One that was told to stop does so instead.
+        """
         job, tries = self._job, self._job.spec.config.retry_count
         if not job.managed or (not at_once and job.retries >= tries):
             return False
+        recorded = self._with_reserve(lambda: self._store.get(job.id))
+        if recorded.cancel_requested_at is not None:
+            # Told to stop, and not heard of it yet: while it waits nobody would tell it again.
+            visible = self._may_be_visible or recorded.status == "completing"
+            self._stop_as(End("cancelled", "cancelled on request"), visible, ACTIVE)
+            return True
         now = datetime.now(UTC)
         waiting_s = 0.0 if at_once else wait_s(job.retries, self._handover.first_wait_s)
         if job.deadline_at is not None and now + timedelta(seconds=waiting_s) >= job.deadline_at:
@@ -196,6 +205,7 @@ class JobProcess:
             "submitted",
             f"{why}{count} in {waiting_s:.1f} s",
             not_before=now + timedelta(seconds=waiting_s),
+            retries=job.retries if at_once else job.retries + 1,
             live=self._pulse.live(),
             **changes,
         )
@@ -228,19 +238,28 @@ class JobProcess:
         """Try to move the job. False while it publishes and is not to be disturbed."""
         job = self._job
         visible = self._may_be_visible or insist
-        to, text = stopped_as(job, end.to, end.why, visible, kept_rows(job, self._pulse.live()))
         expected = ACTIVE if insist else _STOPPABLE
-        outcome: Outcome | None = (end.outcome or "error") if to == "failed" else None
         try:
             # One that ran out of memory is tried once more, with half as much in flight.
             again = end.outcome == "out_of_memory" and not job.memory_strikes and not visible
             strikes = job.memory_strikes + 1
             if again and self._try_again(f"{end.why}; once more", at_once=True, memory_strikes=strikes):
                 return True
-            self._move(expected, to, text, error=text if to == "failed" else None, outcome=outcome, **self._so_far())
+            self._stop_as(end, visible, expected)
         except Conflict as conflict:
             return conflict.status != "completing"
         return True
+
+    def _stop_as(self, end: End, visible: bool, expected: Collection[Status]) -> None:
+        """Move the job to where `end` leads.
+
+        Raises:
+            Conflict: it is in no expected state.
+        """
+        job = self._job
+        to, text = stopped_as(job, end.to, end.why, visible, kept_rows(job, self._pulse.live()))
+        outcome: Outcome | None = (end.outcome or "error") if to == "failed" else None
+        self._move(expected, to, text, error=text if to == "failed" else None, outcome=outcome, **self._so_far())
 
     # --- both ---------------------------------------------------------------------------------------------------
 

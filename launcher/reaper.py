@@ -15,7 +15,7 @@ from launcher.errors import Conflict, JobAlive, JobUnknown, LauncherError, Store
 from launcher.failures import wait_s
 from launcher.home import Home
 from launcher.processes import describe_exit, is_running, kill_session
-from launcher.progress import kept_rows, read_live
+from launcher.progress import counts_of, kept_rows, read_live
 from launcher.settings import Settings
 from launcher.state.job import AT_WORK, Job, Outcome, Status, has_begun_to_publish, shown_counts, stopped_as
 from launcher.state.store import JobStore
@@ -152,15 +152,14 @@ class Reaper:
         folder.create()
         lock = folder.lock(job.id, job.pid)
         try:
-            self._settle(self._store.get(job.id), job.attempt)
+            return self._settle(self._store.get(job.id), job.attempt)
         finally:
             lock.release()
-        return 1
 
-    def _settle(self, job: Job, attempt: int) -> None:
-        """Move a job whose process is gone. The caller holds its lock."""
+    def _settle(self, job: Job, attempt: int) -> int:
+        """Move a job whose process is gone; 0 when somebody else has. The caller holds its lock."""
         if job.status not in AT_WORK or job.attempt != attempt:
-            return
+            return 0
         live = read_live(self._home.job(job.id).progress, job.attempt)
         visible = has_begun_to_publish(self._store.moves(job.id))
         kept = kept_rows(job, live)
@@ -184,7 +183,7 @@ class Reaper:
                 **changes,
             )
             _log.info("%s: %s", job.id, text, extra=_fields(job))
-            return
+            return 1
         to, text = stopped_as(job, to, why, visible, kept)
         self._store.move(
             job.id,
@@ -194,10 +193,11 @@ class Reaper:
             attempt=attempt,
             error=text if to == "failed" else None,
             outcome=outcome if to == "failed" else None,
-            counts=shown_counts(job),
+            counts=counts_of(job, live),
             **changes,
         )
         _log.info("%s is %s: %s", job.id, to, text, extra=_fields(job))
+        return 1
 
     def _end_of(self, job: Job) -> tuple[Status, str, Outcome | None]:
         """Where a job goes whose process is gone, why, and how that is called."""

@@ -18,6 +18,11 @@ def answer(values: Any, status_code: int = 200, headers: Mapping[str, str] | Non
     return Response(dumped(values), status_code, headers, JSON)
 
 
+def written(body: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    """What is JSON already, as an answer."""
+    return Response(body, headers=headers, media_type=JSON)
+
+
 def dumped(values: Any) -> bytes:
     """JSON in UTF-8.
 

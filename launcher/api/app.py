@@ -4,7 +4,6 @@ import threading
 from importlib.metadata import version
 from typing import Any
 
-import anyio
 from fastapi import FastAPI
 from starlette.routing import Route
 
@@ -12,6 +11,7 @@ from launcher.api import events, jobs, operations, problems, registry, rows, sch
 from launcher.api.documented import openapi
 from launcher.api.middleware import AccessLog, BodyLimit, LoopbackOnly
 from launcher.api.operations import Counted
+from launcher.api.threads import Threads
 from launcher.service import Service
 
 _DESCRIPTION = """Scores data with models in bulk, exactly once: submit a job, follow it, read its result.
@@ -37,7 +37,7 @@ def make_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.closing = threading.Event()
     app.state.counted = Counted(service.store.count_by_status)
-    app.state.stream_threads = anyio.CapacityLimiter(events.THREADS)
+    app.state.threads = Threads()
     # With those of FastAPI itself, such as /docs; included ones are hidden among them.
     app.state.routes = [route for route in app.routes if isinstance(route, Route)]
     for each in (jobs, rows, events, registry, schedules, operations):

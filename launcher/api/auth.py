@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Request
-from starlette.concurrency import run_in_threadpool
 
 from launcher.admission import Caller
 from launcher.api.bodies import refuse_unknown
 from launcher.api.middleware import FACTS
+from launcher.api.threads import quickly
 from launcher.errors import RoleLacking, Unauthorized
 from launcher.keyring import Keyring
 from launcher.state.job import DEFAULT_TENANT
@@ -26,22 +26,22 @@ async def caller_of(request: Request) -> Caller:
         Unauthorized: nobody that is known.
     """
     ring: Keyring = request.app.state.service.ring
-    caller = await _caller(ring, request.headers.get("authorization", ""))
+    caller = await _caller(request, ring)
     request.scope.get(FACTS, {})["tenant"] = caller.tenant
     return caller
 
 
-async def _caller(ring: Keyring, authorization: str) -> Caller:
+async def _caller(request: Request, ring: Keyring) -> Caller:
     # The event loop asks no store; what is remembered needs no thread.
     keyless = ring.remembers_keyless()
     if keyless is None:
-        keyless = await run_in_threadpool(ring.is_keyless)
+        keyless = await quickly(request.scope, ring.is_keyless)
     if keyless:
         return KEYLESS
-    scheme, _, token = authorization.partition(" ")
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
         raise Unauthorized(_REFUSAL)
-    key = ring.remembers(token.strip()) or await run_in_threadpool(ring.check, token.strip())
+    key = ring.remembers(token.strip()) or await quickly(request.scope, ring.check, token.strip())
     if key is None:
         raise Unauthorized(_REFUSAL)
     return Caller(key.tenant, key.role)

@@ -28,7 +28,7 @@ def refuse_unknown(request: Request) -> None:
     Raises:
         RequestError: names each.
     """
-    if not request.url.query:
+    if not request.scope["query_string"]:
         return
     route = request.scope.get("route")
     known = [each.alias for each in route.dependant.query_params] if isinstance(route, APIRoute) else []

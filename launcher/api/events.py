@@ -5,15 +5,14 @@ import time
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, NamedTuple
 
-import anyio
 from fastapi import APIRouter, Header, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import StreamingResponse
 
 from launcher.api import documented
 from launcher.api.answers import dumped
 from launcher.api.auth import Viewer
 from launcher.api.lookup import own_job
+from launcher.api.threads import in_thread, quickly
 from launcher.api.view import JOBS_PATH, job_object, stamp
 from launcher.errors import JobUnknown, StoreUnavailable
 from launcher.service import Service
@@ -25,8 +24,6 @@ router = APIRouter(prefix=JOBS_PATH, tags=["jobs"])
 _LOOK_EVERY_S = 0.5
 # A comment, so that nobody between takes the silence for the end.
 _QUIET_S = 15.0
-# However many streams there are, so many threads look for them: other requests have theirs for themselves.
-THREADS = 4
 
 EVENT_STREAM = "text/event-stream"
 
@@ -77,7 +74,7 @@ async def events(
 ) -> StreamingResponse:
     """Each move with its number as the event's id; progress at least once a second while there is any."""
     service: Service = request.app.state.service
-    job = await run_in_threadpool(own_job, service, caller, job_id)
+    job = await quickly(request.scope, own_job, service, caller, job_id)
     stream = _told(request.app.state, job.id, int(last_event_id or 0))
     return _Stream(stream, headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
 
@@ -90,7 +87,7 @@ async def _told(state: Any, job_id: str, told: int) -> AsyncIterator[bytes]:
     spoke_at = time.monotonic()
     while not state.closing.is_set():
         try:
-            seen = await anyio.to_thread.run_sync(_look, service, job_id, known, limiter=state.stream_threads)
+            seen = await in_thread(state.threads.streams, _look, service, job_id, known)
         except JobUnknown:
             return
         except StoreUnavailable:

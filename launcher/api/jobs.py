@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from launcher.admission import Caller
 from launcher.api import documented, models
-from launcher.api.answers import answer
+from launcher.api.answers import answer, dumped, written
 from launcher.api.auth import Submitter, Viewer
 from launcher.api.bodies import parsed
 from launcher.api.estimating import estimate_object
@@ -18,7 +18,8 @@ from launcher.api.idempotency import OnceOnly, OnceOnlyJson
 from launcher.api.lookup import own_job
 from launcher.api.pages import Cursor, Limit, page, read_time_cursor, time_cursor
 from launcher.api.scheduling import make_schedule, next_runs, schedule_id_of
-from launcher.api.view import JOBS_PATH, job_object, stamp, submission
+from launcher.api.threads import in_thread, quickly
+from launcher.api.view import JOBS_PATH, job_object, job_text, stamp, submission
 from launcher.errors import NotNow, Problem, RequestError
 from launcher.request.service import ScheduleRequest, job_request
 from launcher.service import Service
@@ -113,7 +114,7 @@ def submit(request: Request, caller: Submitter, once: OnceOnlyJson) -> Response:
     },
     openapi_extra=documented.body("JobBody"),
 )
-def estimate(request: Request, caller: Submitter, once: OnceOnlyJson) -> Response:
+async def estimate(request: Request, caller: Submitter, once: OnceOnlyJson) -> Response:
     """Load the model, score a sample of the rows, and tell what all of them would take. Nothing else is run."""
     service: Service = request.app.state.service
 
@@ -121,7 +122,7 @@ def estimate(request: Request, caller: Submitter, once: OnceOnlyJson) -> Respons
         asked = job_request(parsed(once.body), service.defaults)
         return answer(estimate_object(service.admission.estimate(caller, asked)))
 
-    return once(act, _ESTIMATE_BUSY_S)
+    return await in_thread(request.app.state.threads.slow, once, act, _ESTIMATE_BUSY_S)
 
 
 @router.get(
@@ -130,7 +131,7 @@ def estimate(request: Request, caller: Submitter, once: OnceOnlyJson) -> Respons
     response_model=models.JobPage,
     responses=documented.refusals("invalid-request"),
 )
-def list_jobs(
+async def list_jobs(
     request: Request,
     caller: Viewer,
     status: Annotated[
@@ -149,9 +150,7 @@ def list_jobs(
     service: Service = request.app.state.service
     after = read_time_cursor("j", cursor)
     wanted = Filter(caller.tenant, tuple(status), model_id, schedule_id, since, until)
-    found = service.store.page(wanted, limit + 1, Position(*after) if after else None)
-    jobs, following = page(found, limit, job_object, lambda job: time_cursor("j", job.created_at, job.id))
-    return answer({"jobs": jobs, "next_cursor": following})
+    return await quickly(request.scope, _listed, service, wanted, limit, Position(*after) if after else None)
 
 
 @router.get(
@@ -160,9 +159,9 @@ def list_jobs(
     response_model=models.JobAnswer,
     responses=documented.refusals("not-found", "invalid-request"),
 )
-def show(request: Request, caller: Viewer, job_id: str) -> Response:
+async def show(request: Request, caller: Viewer, job_id: str) -> Response:
     """State, progress, when it will be done, and all else that is known of it."""
-    return answer(job_object(own_job(request.app.state.service, caller, job_id)))
+    return await quickly(request.scope, _shown, request.app.state.service, caller, job_id)
 
 
 _CANCELLED: documented.Responses = {
@@ -234,6 +233,16 @@ def retry(
         return answer(job_object(job), 202, {"Location": f"{JOBS_PATH}/{job.id}"})
 
     return once(act)
+
+
+def _listed(service: Service, wanted: Filter, limit: int, after: Position | None) -> Response:
+    found = service.store.page(wanted, limit + 1, after)
+    jobs, following = page(found, limit, job_text, lambda job: time_cursor("j", job.created_at, job.id))
+    return written(b'{"jobs":[%s],"next_cursor":%s}' % (b",".join(jobs), dumped(following)))
+
+
+def _shown(service: Service, caller: Caller, job_id: str) -> Response:
+    return written(job_text(own_job(service, caller, job_id)))
 
 
 def _cancelled(service: Service, caller: Caller, job_id: str) -> Response:

@@ -6,11 +6,11 @@ import secrets
 import time
 from typing import Any
 
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from launcher.api.problems import problem_of
+from launcher.api.threads import quickly
 from launcher.errors import BodyTooLarge, CallerForbidden, StoreUnavailable
 from launcher.keyring import Keyring
 
@@ -94,7 +94,7 @@ class LoopbackOnly:
             try:
                 keyless = self._ring.remembers_keyless()
                 if keyless is None:
-                    keyless = await run_in_threadpool(self._ring.is_keyless)
+                    keyless = await quickly(scope, self._ring.is_keyless)
                 if keyless:
                     _check_local(scope)
             except (CallerForbidden, StoreUnavailable) as error:

@@ -1,10 +1,11 @@
-"""A job becomes the object that is told of it. Pure: the same job gives the same object, whenever it is looked at."""
+"""A job becomes the object that is told of it: the same job the same object, whenever it is looked at."""
 
 import math
-from dataclasses import asdict
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from launcher.api.answers import dumped
 from launcher.report import percentage
 from launcher.state.job import Job, shown_counts
 from pipelines.spec import TableOutput
@@ -14,6 +15,10 @@ JOBS_PATH = "/api/v1/inference/batch"
 _RATE_AFTER_S = 1.0
 # An attempt that goes on where another was has to come so far before its own rate tells when it ends.
 _RATE_AFTER_SHARE = 0.01
+# As many as the store keeps read; some 4 KB each.
+_KEPT = 1024
+_WRITTEN: dict[int, tuple[Job, bytes]] = {}
+_WRITING = threading.Lock()
 
 
 def job_object(job: Job) -> dict[str, Any]:
@@ -65,7 +70,7 @@ def job_object(job: Job) -> dict[str, Any]:
         "timestamps": {status: stamp(at) for status, at in job.times.items()},
         "seconds": _seconds(job),
         "cancel_requested": job.cancel_requested_at is not None,
-        "config": asdict(job.spec.config),
+        "config": dict(vars(job.spec.config)),
         "links": {
             "self": base,
             "events": f"{base}/events",
@@ -74,6 +79,20 @@ def job_object(job: Job) -> dict[str, Any]:
             "results": f"{base}/results",
         },
     }
+
+
+def job_text(job: Job) -> bytes:
+    """The object as JSON. It is written once for each value of a job, however many look at it."""
+    known = _WRITTEN.get(id(job))
+    if known is not None and known[0] is job:
+        return known[1]
+    text = dumped(job_object(job))
+    with _WRITING:
+        # With the job itself, so that no other can have its id.
+        _WRITTEN[id(job)] = (job, text)
+        while len(_WRITTEN) > _KEPT:
+            del _WRITTEN[next(iter(_WRITTEN))]
+    return text
 
 
 def submission(job: Job) -> dict[str, Any]:
@@ -172,7 +191,7 @@ def _rejects_location(job: Job, base: str) -> str | None:
 
 
 def _seconds(job: Job) -> dict[str, float]:
-    seconds = asdict(job.seconds)
+    seconds = dict(vars(job.seconds))
     if not job.is_over:
         seconds |= {"read": job.live.read_s, "score": job.live.score_s, "write": job.live.write_s}
     return {name: round(value, 3) for name, value in seconds.items()}

@@ -33,6 +33,8 @@ QUEUE_WAIT_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 1
 _RATE_AMONG = 1000
 # Jobs that are kept read: reading one takes 0.1 ms, and whoever looks at a page looks at it again. About 5 MB.
 _KEPT_READ = 1024
+# Queries for pages, by what is filtered.
+_KEPT_QUERIES = 256
 
 
 class SqlJobStore:
@@ -67,7 +69,7 @@ class SqlJobStore:
     def get(self, job_id: str) -> Job:
         """The job as it stands."""
         with self.database.reading() as connection:
-            row = connection.execute(_JOBS.where(_jobs.c.id == job_id)).first()
+            row = connection.execute(_BY_ID, {"job_id": job_id}).first()
         if row is None:
             raise JobUnknown(job_id)
         return _job(row)
@@ -78,29 +80,20 @@ class SqlJobStore:
 
     def page(self, wanted: Filter, limit: int, after: Position | None = None) -> list[Job]:
         """Some jobs of one tenant, the newest first."""
-        jobs = _jobs.c
-        which = [jobs.tenant == wanted.tenant]
-        if wanted.model_id is not None:
-            which.append(jobs.model_id == wanted.model_id)
-        if wanted.schedule_id is not None:
-            which.append(jobs.schedule_id == wanted.schedule_id)
-        if wanted.since is not None:
-            which.append(jobs.created_at >= wanted.since)
-        if wanted.until is not None:
-            which.append(jobs.created_at < wanted.until)
-        if after is not None:
-            # Spelled out: SQLite uses no index for a comparison of pairs that descends.
-            older = sa.and_(jobs.created_at == after.created_at, jobs.id < after.job_id)
-            which += [jobs.created_at <= after.created_at, sa.or_(jobs.created_at < after.created_at, older)]
-        statuses = wanted.statuses
+        given: dict[str, Any] = {
+            "tenant": wanted.tenant,
+            "model_id": wanted.model_id,
+            "schedule_id": wanted.schedule_id,
+            "since": wanted.since,
+            "until": wanted.until,
+            "after_at": after and after.created_at,
+            "after_id": after and after.job_id,
+        }
+        values = {name: value for name, value in given.items() if value is not None}
+        statuses = tuple(dict.fromkeys(wanted.statuses))
         if not statuses and (wanted.model_id is not None or wanted.schedule_id is not None):
             statuses = STATUSES
-        if len(statuses) == 1:
-            which.append(jobs.status == statuses[0])
-        elif statuses:
-            which = [jobs.id.in_(_newest_ids(which, statuses, limit))]
-        newest = _JOBS.where(*which).order_by(jobs.created_at.desc(), jobs.id.desc())
-        return self._select(newest.limit(limit))
+        return self._select(_page(frozenset(values), statuses), {**values, "most": limit})
 
     def at_work(self) -> list[Job]:
         """Managed jobs that a process works on, or should."""
@@ -110,9 +103,7 @@ class SqlJobStore:
         """Managed jobs that wait for another attempt, and whose time is over."""
         with self.database.reading() as connection:
             now = self.database.now(connection)
-            query = _JOBS.where(
-                _jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.deadline_at < now
-            )
+            query = _JOBS.where(_jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.deadline_at < now)
             return [_job(row) for row in connection.execute(query)]
 
     def expirable(self, before: datetime, limit: int) -> list[Job]:
@@ -204,8 +195,7 @@ class SqlJobStore:
                     break
                 tenant = min(waiting, key=lambda each: (*turns[each], each))
                 query = (
-                    _JOBS
-                    .where(_jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.tenant == tenant, _is_due(now))
+                    _JOBS.where(_jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.tenant == tenant, _is_due(now))
                     .where(~_has_sibling_at_work())
                     .order_by(_jobs.c.queued_at, _jobs.c.id)
                     .limit(1)
@@ -298,9 +288,9 @@ class SqlJobStore:
         """Let go of connections."""
         self.database.close()
 
-    def _select(self, query: "sa.Select[Any]") -> list[Job]:
+    def _select(self, query: "sa.Select[Any]", values: Mapping[str, Any] | None = None) -> list[Job]:
         with self.database.reading() as connection:
-            return [_job(row) for row in connection.execute(query)]
+            return [_job(row) for row in connection.execute(query, values).all()]
 
     def _move(self, connection: sa.Connection, job: Job, to: Status, reason: str, **changes: Any) -> Job:
         # The counters that come with the move are the last of this attempt, whatever the next begins with.
@@ -396,18 +386,43 @@ def _record(connection: sa.Connection, job: Job, move: Move) -> None:
         )
 
 
-def _newest_ids(
-    which: "Sequence[sa.ColumnElement[bool]]", statuses: Collection[Status], limit: int
-) -> "sa.Select[tuple[str]]":
+@lru_cache(maxsize=_KEPT_QUERIES)
+def _page(given: frozenset[str], statuses: tuple[Status, ...]) -> "sa.Select[Any]":
+    """The query for a page, given which values it will have. Making one takes longer than SQLite to answer it."""
+    jobs, value = _jobs.c, sa.bindparam
+    conditions: Mapping[str, sa.ColumnElement[bool]] = {
+        "tenant": jobs.tenant == value("tenant"),
+        "model_id": jobs.model_id == value("model_id"),
+        "schedule_id": jobs.schedule_id == value("schedule_id"),
+        "since": jobs.created_at >= value("since"),
+        "until": jobs.created_at < value("until"),
+        # Spelled out: SQLite uses no index for a comparison of pairs that descends.
+        "after_at": sa.and_(
+            jobs.created_at <= value("after_at"),
+            sa.or_(
+                jobs.created_at < value("after_at"),
+                sa.and_(jobs.created_at == value("after_at"), jobs.id < value("after_id")),
+            ),
+        ),
+    }
+    which = [condition for name, condition in conditions.items() if name in given]
+    if len(statuses) == 1:
+        which.append(jobs.status == statuses[0])
+    elif statuses:
+        which = [jobs.id.in_(_newest_ids(which, statuses))]
+    return _JOBS.where(*which).order_by(jobs.created_at.desc(), jobs.id.desc()).limit(value("most", type_=sa.Integer))
+
+
+def _newest_ids(which: "Sequence[sa.ColumnElement[bool]]", statuses: Sequence[Status]) -> "sa.Select[tuple[str]]":
     """Ids of the newest jobs in some states; an index has each state's in order, but not those of many together."""
-    jobs = _jobs.c
+    jobs, most = _jobs.c, sa.bindparam("most", type_=sa.Integer)
     of_each = []
-    for status in dict.fromkeys(statuses):
+    for status in statuses:
         newest = sa.select(jobs.id, jobs.created_at).where(*which, jobs.status == status)
-        some = newest.order_by(jobs.created_at.desc(), jobs.id.desc()).limit(limit).subquery()
+        some = newest.order_by(jobs.created_at.desc(), jobs.id.desc()).limit(most).subquery()
         of_each.append(sa.select(some.c.id, some.c.created_at))
     of_all = sa.union_all(*of_each).subquery()
-    return sa.select(of_all.c.id).order_by(of_all.c.created_at.desc(), of_all.c.id.desc()).limit(limit)
+    return sa.select(of_all.c.id).order_by(of_all.c.created_at.desc(), of_all.c.id.desc()).limit(most)
 
 
 def _is_due(now: datetime) -> "sa.ColumnElement[bool]":
@@ -449,7 +464,12 @@ def _amounts_of(live: Live) -> dict[tuple[str, str], float]:
 _JOB_COLUMNS = [column for column in _jobs.c if column.name != "webhook_secret"]
 _JOB_NAMES = [column.name for column in _JOB_COLUMNS]
 # Values as the driver gives them: reading them costs more than fetching them, and most rows were read a moment ago.
-_JOBS = sa.select(*(sa.type_coerce(column, sa.types.NullType()).label(column.name) for column in _JOB_COLUMNS))
+_JOB_VALUES: list[sa.ColumnElement[Any]] = [
+    sa.type_coerce(column, sa.types.NullType()).label(column.name) for column in _JOB_COLUMNS
+]
+_JOBS = sa.select(*_JOB_VALUES)
+# The same object each time: what SQLAlchemy finds out about it, it keeps.
+_BY_ID = _JOBS.where(_jobs.c.id == sa.bindparam("job_id"))
 
 
 def _columns(values: Mapping[str, Any]) -> dict[str, Any]:

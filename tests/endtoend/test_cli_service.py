@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -62,13 +63,6 @@ class Team:
 
     def penstock(self, *words: str, stdin: str = "", key: str | None = None) -> "subprocess.CompletedProcess[str]":
         """Run a command as a member of the team would."""
-        environment = {
-            **os.environ,
-            "PENSTOCK_SERVER": self.url,
-            "PENSTOCK_API_KEY": key or self.key,
-            # Not the service's: what is asked for here comes over the network.
-            "PENSTOCK_HOME": str(self.folder / "nobody"),
-        }
         return subprocess.run(
             [PENSTOCK, *words],
             input=stdin,
@@ -76,9 +70,18 @@ class Team:
             text=True,
             timeout=PATIENCE_S,
             cwd=self.folder,
-            env=environment,
+            env=self.environment(key),
             check=False,
         )
+
+    def environment(self, key: str | None = None) -> dict[str, str]:
+        return {
+            **os.environ,
+            "PENSTOCK_SERVER": self.url,
+            "PENSTOCK_API_KEY": key or self.key,
+            # Not the service's: what is asked for here comes over the network.
+            "PENSTOCK_HOME": str(self.folder / "nobody"),
+        }
 
     def told(self, *words: str, stdin: str = "") -> Any:
         """What a command that works tells machines."""
@@ -184,11 +187,22 @@ def test_the_python_client_reads_all_rows(team: Team) -> None:
     assert listed[0] == job.id
 
 
-def test_a_job_is_cancelled_keeps_nothing_half_done_and_is_tried_again(team: Team) -> None:
+def test_an_interrupt_leaves_the_job_which_is_cancelled_and_tried_again(team: Team) -> None:
     before = team.scores()
     (team.folder / "hold").touch()
-    job_id = team.told("submit", "job.json")["job_id"]
+    waiting = subprocess.Popen(
+        [PENSTOCK, "submit", "job.json", "--wait"],
+        cwd=team.folder,
+        env=team.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     wait_for(team.folder / "held")
+    waiting.send_signal(signal.SIGINT)
+    _, said = waiting.communicate(timeout=PATIENCE_S)
+    job_id = said.split()[0]
+    status = team.told("jobs", "show", job_id)["status"]
     cancelled = team.penstock("cancel", job_id)
     with Client(team.url, team.key) as client:
         ended = client.job(job_id).wait(timeout_s=30)
@@ -199,6 +213,9 @@ def test_a_job_is_cancelled_keeps_nothing_half_done_and_is_tried_again(team: Tea
     retried = team.penstock("retry", job_id, "--wait")
     rejected = team.penstock("retry", job_id, "--only", "rejected", "--wait")
 
+    assert waiting.returncode == 130
+    assert said.endswith(f"{job_id} goes on; `penstock cancel {job_id}` ends it\n")
+    assert status == "running"
     assert cancelled.returncode == 0
     assert ended.status == "cancelled"
     assert re.search(rf"next +penstock retry {job_id}\n", shown.stdout)

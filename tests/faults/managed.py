@@ -198,6 +198,14 @@ def session(pid: int) -> list[psutil.Process]:
     return found
 
 
+def is_alive(pid: int) -> bool:
+    """Whether a process goes on; one that is only remembered by its parent does not."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
 def seconds_between(earlier: datetime | None, later: datetime | None) -> float:
     assert earlier is not None
     assert later is not None

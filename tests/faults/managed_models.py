@@ -5,6 +5,7 @@ Each test has a folder of models of its own, and this file is copied into it.
 
 import json
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -95,24 +96,39 @@ class Slow(Recorded):
 
 
 class Held(Recorded):
-    """Does not return from a call before there is a file `go`, save from as many as `free` says."""
+    """Does not return from a call before there is a file `go`, save from as many as `free` says.
+
+    Meanwhile it has a helper, as a model may have that is a program of its own.
+    """
 
     def before(self, rows: pa.RecordBatch) -> None:
         free = _HERE / "free"
         calls = _HERE / "calls"
         done = len(calls.read_text().splitlines()) if calls.exists() else 0
-        if not free.exists() or done >= int(free.read_text()):
-            _note("held", pid=os.getpid(), attempt=self.attempt())
-            _await("go")
+        if (_HERE / "go").exists() or (free.exists() and done < int(free.read_text())):
+            return
+        with subprocess.Popen(["sleep", str(_FOREVER_S)], start_new_session=True) as helper:
+            _note("held", helper=helper.pid)
+            self.hold()
+            helper.kill()
+
+    def hold(self) -> None:
+        _await("go")
 
 
 class Deaf(Held):
     """As `Held`, but without letting any other thread run: as a library does that computes in one piece."""
 
-    def before(self, rows: pa.RecordBatch) -> None:
-        if not (_HERE / "go").exists():
-            _note("held", pid=os.getpid(), attempt=self.attempt())
-            sum(range(10**12))
+    def hold(self) -> None:
+        sum(range(10**12))
+
+
+class Flaky(Held):
+    """Fails in passing once it was held."""
+
+    def hold(self) -> None:
+        super().hold()
+        raise Transient("lost the connection")
 
 
 class Dying(Held):

@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Any, Literal
 
-from launcher.cli import DONE, FAILED, INTERRUPTED
+from launcher.cli.exits import DONE, FAILED, INTERRUPTED
+from launcher.cli.told import estimate_lines, event_line, heading_of, job_cells, moves, summary
 from launcher.client import (
     AnswerUnreadable,
     Client,
@@ -23,7 +24,6 @@ from launcher.client import (
     StillRunning,
     Unauthorized,
 )
-from launcher.remote_report import estimate_lines, event_line, heading_of, job_cells, moves, summary
 from launcher.report import LISTED, Reason, aligned, dumped, second
 from launcher.screen import print_summary
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from launcher.cli import DONE
+from launcher.cli.exits import DONE
 from launcher.home import Home
 from launcher.report import aligned, dumped, timestamp
 from launcher.settings import Settings

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.arguments import JobId, Json, KeyFile, Limit, Server, ServerOrHere, asks_service
+from launcher.cli.arguments import JobId, Json, KeyFile, Limit, Server, ServerOrHere, asks_service
 
 jobs_app = typer.Typer(help="Look at jobs, and delete them.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -33,27 +33,27 @@ def list_jobs(
 ) -> int:
     """List jobs, the newest first."""
     if asks_service(server, api_key_file):
-        from launcher import remote
+        from launcher.cli import remote
 
         wanted = remote.Wanted(status or [], model, schedule, since, until, limit)
         return remote.list_jobs(remote.Service(server, api_key_file), wanted, as_json)
     if model or schedule or since or until:
         raise typer.BadParameter("--model, --schedule, --since and --until ask a service; name it by --server")
-    from launcher import commands
+    from launcher.cli import here
 
-    return commands.list_jobs(status or [], as_json, limit)
+    return here.list_jobs(status or [], as_json, limit)
 
 
 @jobs_app.command("show")
 def show_job(job_id: JobId, server: ServerOrHere = None, api_key_file: KeyFile = None, as_json: Json = False) -> int:
     """Show where a job stands and how it came there."""
     if asks_service(server, api_key_file):
-        from launcher import remote
+        from launcher.cli import remote
 
         return remote.show_job(remote.Service(server, api_key_file), job_id, as_json)
-    from launcher import commands
+    from launcher.cli import here
 
-    return commands.show_job(job_id, as_json)
+    return here.show_job(job_id, as_json)
 
 
 @jobs_app.command("rejects")
@@ -62,12 +62,12 @@ def show_rejects(
 ) -> int:
     """Show the first rows that a job rejected, with the reason."""
     if asks_service(server, api_key_file):
-        from launcher import remote
+        from launcher.cli import remote
 
         return remote.show_rows(remote.Service(server, api_key_file), job_id, "rejects", limit, as_json)
-    from launcher import commands
+    from launcher.cli import here
 
-    return commands.show_rejects(job_id, limit, as_json)
+    return here.show_rejects(job_id, limit, as_json)
 
 
 @jobs_app.command("results")
@@ -75,7 +75,7 @@ def show_results(
     job_id: JobId, limit: Limit = 10, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False
 ) -> int:
     """Show the first rows of a job's result. Asks a service."""
-    from launcher import remote
+    from launcher.cli import remote
 
     return remote.show_rows(remote.Service(server, api_key_file), job_id, "results", limit, as_json)
 
@@ -83,7 +83,7 @@ def show_results(
 @jobs_app.command("events")
 def show_events(job_id: JobId, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False) -> int:
     """Print what happens to a job, from its beginning to its end. Asks a service."""
-    from launcher import remote
+    from launcher.cli import remote
 
     return remote.show_events(remote.Service(server, api_key_file), job_id, as_json)
 
@@ -91,6 +91,6 @@ def show_events(job_id: JobId, server: Server = None, api_key_file: KeyFile = No
 @jobs_app.command("delete")
 def delete_job(context: typer.Context, job_id: JobId) -> int:
     """Forget a job of this machine, and remove what it staged. A published result stays."""
-    from launcher import commands
+    from launcher.cli import here
 
-    return commands.delete_job(job_id, context.obj.attempt_module)
+    return here.delete_job(job_id, context.obj.attempt_module)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.arguments import Body, IdempotencyKey, JobId, Json, KeyFile, Limit, Server
+from launcher.cli.arguments import Body, IdempotencyKey, JobId, Json, KeyFile, Limit, Server
 
 __all__ = ["add_commands"]
 
@@ -53,21 +53,21 @@ def submit(
     as_json: Json = False,
 ) -> int:
     """Submit a job to a service. One with a schedule is run again and again."""
-    from launcher import remote
+    from launcher.cli import remote
 
     return remote.submit(remote.Service(server, api_key_file), spec, wait, idempotency_key, as_json)
 
 
 def estimate(spec: Body, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False) -> int:
     """Ask a service what a job would take: rows, time, memory. Nothing is written."""
-    from launcher import remote
+    from launcher.cli import remote
 
     return remote.estimate(remote.Service(server, api_key_file), spec, as_json)
 
 
 def cancel(job_id: JobId, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False) -> int:
     """Cancel a service's job. It ends within five seconds; what is staged is kept for a retry."""
-    from launcher import remote
+    from launcher.cli import remote
 
     return remote.cancel(remote.Service(server, api_key_file), job_id, as_json)
 
@@ -86,7 +86,7 @@ def retry(
     as_json: Json = False,
 ) -> int:
     """Go on with a service's job that failed or was cancelled. Staged rows are not scored again."""
-    from launcher import remote
+    from launcher.cli import remote
 
     service = remote.Service(server, api_key_file)
     return remote.retry(service, job_id, only is _Only.rejected, max_reject_ratio, wait, as_json)
@@ -101,7 +101,7 @@ def logs(
     as_json: Json = False,
 ) -> int:
     """Print the log of a service's job."""
-    from launcher import remote
+    from launcher.cli import remote
 
     return remote.logs(remote.Service(server, api_key_file), job_id, follow, tail, as_json)
 
@@ -112,7 +112,7 @@ def logs(
 @models_app.command("list")
 def list_models(limit: Limit = 500, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False) -> int:
     """List models, the newest version of each."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.list_models(registry.Service(server, api_key_file), limit, as_json)
 
@@ -126,7 +126,7 @@ def show_model(
     as_json: Json = False,
 ) -> int:
     """Show a model; without --version the newest one, and which there are."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.show_model(registry.Service(server, api_key_file), model_id, version, as_json)
 
@@ -148,7 +148,7 @@ def register_model(
     as_json: Json = False,
 ) -> int:
     """Register a model, or a further version of one."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     columns = [name.strip() for names in features or [] for name in names.split(",") if name.strip()]
     return registry.register_model(
@@ -165,7 +165,7 @@ def delete_model(
     model_id: _ModelId, version: _Version = None, server: Server = None, api_key_file: KeyFile = None
 ) -> int:
     """Delete a model, or one version of it. One that is in use stays."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.delete_model(registry.Service(server, api_key_file), model_id, version)
 
@@ -178,7 +178,7 @@ def list_connections(
     limit: Limit = 500, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False
 ) -> int:
     """List connections, without their secrets."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.list_connections(registry.Service(server, api_key_file), limit, as_json)
 
@@ -186,7 +186,7 @@ def list_connections(
 @connections_app.command("show")
 def show_connection(name: _Name, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False) -> int:
     """Show a connection, without its secrets."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.show_connection(registry.Service(server, api_key_file), name, as_json)
 
@@ -205,7 +205,7 @@ def set_connection(
     as_json: Json = False,
 ) -> int:
     """Register a database under a name, in place of the one that has it. Its uri is a secret, and not an argument."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.set_connection(registry.Service(server, api_key_file), name, uri_env, description, as_json)
 
@@ -213,7 +213,7 @@ def set_connection(
 @connections_app.command("delete")
 def delete_connection(name: _Name, server: Server = None, api_key_file: KeyFile = None) -> int:
     """Forget a connection. One that is in use stays."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.delete_connection(registry.Service(server, api_key_file), name)
 
@@ -226,7 +226,7 @@ def list_schedules(
     limit: Limit = 500, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False
 ) -> int:
     """List schedules, the newest first."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.list_schedules(registry.Service(server, api_key_file), limit, as_json)
 
@@ -236,7 +236,7 @@ def show_schedule(
     schedule_id: _ScheduleId, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False
 ) -> int:
     """Show a schedule, when it runs next, and how its last run went."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.show_schedule(registry.Service(server, api_key_file), schedule_id, as_json)
 
@@ -257,7 +257,7 @@ def create_schedule(
     as_json: Json = False,
 ) -> int:
     """Make a schedule of a job. The job's texts may hold {{ scheduled_at }}."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     timing = registry.TimingOptions(cron, timezone, missed, overlap)
     service = registry.Service(server, api_key_file)
@@ -269,7 +269,7 @@ def pause_schedule(
     schedule_id: _ScheduleId, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False
 ) -> int:
     """Have a schedule not run until it is resumed."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.pause_schedule(registry.Service(server, api_key_file), schedule_id, as_json)
 
@@ -279,7 +279,7 @@ def resume_schedule(
     schedule_id: _ScheduleId, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False
 ) -> int:
     """Have a schedule run again."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.resume_schedule(registry.Service(server, api_key_file), schedule_id, as_json)
 
@@ -293,7 +293,7 @@ def run_schedule(
     as_json: Json = False,
 ) -> int:
     """Run a schedule's job once, now."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.run_schedule(registry.Service(server, api_key_file), schedule_id, wait, as_json)
 
@@ -301,6 +301,6 @@ def run_schedule(
 @schedules_app.command("delete")
 def delete_schedule(schedule_id: _ScheduleId, server: Server = None, api_key_file: KeyFile = None) -> int:
     """Delete a schedule. Jobs that it has made stay."""
-    from launcher import remote_registry as registry
+    from launcher.cli import registry
 
     return registry.delete_schedule(registry.Service(server, api_key_file), schedule_id)

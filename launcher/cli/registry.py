@@ -9,9 +9,9 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Protocol, TypeVar
 
-from launcher.cli import DONE
+from launcher.cli.exits import DONE
+from launcher.cli.remote import Service, followed
 from launcher.client import Connection, Misconfigured, Model, Schedule
-from launcher.remote import Service, followed
 from launcher.report import aligned, dumped, second
 from launcher.screen import print_summary
 

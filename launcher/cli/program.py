@@ -14,11 +14,11 @@ from typing import Annotated
 import typer
 
 from launcher import ATTEMPT
-from launcher.arguments import JobId, Json, Spec
-from launcher.cli_jobs import jobs_app
-from launcher.cli_service import add_commands
+from launcher.cli.arguments import JobId, Json, Spec
+from launcher.cli.exits import DONE, FAILED, INTERRUPTED, WRONG
+from launcher.cli.jobs import jobs_app
+from launcher.cli.service import add_commands
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 # Some versions of typer carry their own copy of click, some do not; this names the class in both.
 _UsageError = typer.BadParameter.__mro__[1]
 
@@ -72,17 +72,17 @@ def _options(
 @app.command()
 def run(context: typer.Context, spec: Spec, as_json: Json = False) -> int:
     """Run a job and wait for its end. Ctrl-C cancels it; what is staged is kept."""
-    from launcher import commands
+    from launcher.cli import here
 
-    return commands.run(spec, as_json, context.obj.attempt_module)
+    return here.run(spec, as_json, context.obj.attempt_module)
 
 
 @app.command()
 def plan(spec: Spec, as_json: Json = False) -> int:
     """Show what a job would do: rows, schema, first predictions, time. Writes nothing."""
-    from launcher import commands
+    from launcher.cli import here
 
-    return commands.plan(spec, as_json)
+    return here.plan(spec, as_json)
 
 
 @app.command()
@@ -95,9 +95,9 @@ def resume(
     as_json: Json = False,
 ) -> int:
     """Go on with a job that failed, was cancelled or died. Staged rows are not scored again."""
-    from launcher import commands
+    from launcher.cli import here
 
-    return commands.resume(job_id, max_reject_ratio, as_json, context.obj.attempt_module)
+    return here.resume(job_id, max_reject_ratio, as_json, context.obj.attempt_module)
 
 
 @app.command()
@@ -121,9 +121,9 @@ def create_key(
     as_json: Json = False,
 ) -> int:
     """Make a key. Its token is printed once, and kept by nobody."""
-    from launcher import keycommands
+    from launcher.cli import keys
 
-    return keycommands.create_key(tenant, role.value, name, as_json)
+    return keys.create_key(tenant, role.value, name, as_json)
 
 
 @keys_app.command("list")
@@ -131,17 +131,17 @@ def list_keys(
     tenant: Annotated[str | None, typer.Option(help="Only of this tenant.")] = None, as_json: Json = False
 ) -> int:
     """List keys, also revoked ones."""
-    from launcher import keycommands
+    from launcher.cli import keys
 
-    return keycommands.list_keys(tenant, as_json)
+    return keys.list_keys(tenant, as_json)
 
 
 @keys_app.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(metavar="KEY", help="Its id, as `list` shows it.")]) -> int:
     """Let a key open nothing any more, within a second."""
-    from launcher import keycommands
+    from launcher.cli import keys
 
-    return keycommands.revoke_key(key_id)
+    return keys.revoke_key(key_id)
 
 
 add_commands(app)
@@ -204,7 +204,7 @@ def _told(error: Exception) -> int:
         elif isinstance(error, LauncherError):
             lines, code = [text], WRONG
         elif isinstance(error, PenstockError):
-            from launcher.remote import told
+            from launcher.cli.remote import told
 
             lines, is_wrong = told(error)
             code = WRONG if is_wrong else FAILED

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher import ATTEMPT
-from launcher.cli import DONE, FAILED, INTERRUPTED
+from launcher.cli.exits import DONE, FAILED, INTERRUPTED
 from launcher.errors import StatusUnknown
 from launcher.follow import Interrupts, follow
 from launcher.home import Home
