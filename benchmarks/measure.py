@@ -76,7 +76,7 @@ def wall_s(commands: Sequence[Command], log: Path) -> float:
     Raises:
         ProgramFailed: one ended with another status than 0, or not within `TIMEOUT_S`.
     """
-    with only_ours():
+    with _only_ours():
         start = time.perf_counter()
         _run(commands, log)
         return time.perf_counter() - start
@@ -84,7 +84,7 @@ def wall_s(commands: Sequence[Command], log: Path) -> float:
 
 def cpu_s(command: Command, log: Path) -> float:
     """Run `command` and give the CPU seconds, user and system, of it and of the processes it waited for."""
-    with only_ours():
+    with _only_ours():
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         _run([command], log)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -107,7 +107,7 @@ def peak_memory(command: Command, log: Path) -> PeakMemory:
                 max(peak.tree_bytes, sum(sizes_bytes)), max(peak.process_bytes, max(sizes_bytes, default=0))
             )
 
-    with only_ours() as others:
+    with _only_ours() as others:
         sampler = threading.Thread(target=sample, args=[others])
         sampler.start()
         try:
@@ -168,7 +168,7 @@ def _kill_all(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 @contextmanager
-def only_ours() -> Iterator[set[psutil.Process]]:
+def _only_ours() -> Iterator[set[psutil.Process]]:
     """Yield the processes that were there before; at the end, end all that came after, so that none slows the next."""
     others = _descendants()
     try:

@@ -117,11 +117,12 @@ class Admission:
         Raises:
             RequestError: something that the request names is not there, may not be reached, or is too large.
             RoleLacking: the key may not bring code.
+            NotNow: another tenant's job has this id.
         """
         if job_id is not None:
             # Whatever it names may be gone by now.
             with contextlib.suppress(JobUnknown):
-                return self._store.get(job_id)
+                return self._own(caller, job_id)
         secret = request.webhook.secret if request.webhook is not None else None
         while True:
             made = self.make(caller, request, job_id=job_id, traceparent=traceparent)
@@ -130,7 +131,14 @@ class Admission:
                 return self._store.get(made.id)
             except JobExists:
                 if job_id is not None:
-                    return self._store.get(job_id)
+                    return self._own(caller, job_id)
+
+    def _own(self, caller: Caller, job_id: str) -> Job:
+        job = self._store.get(job_id)
+        if job.tenant != caller.tenant:
+            # Ids are short, and chance may have made the same one for another tenant.
+            raise NotNow("the id of this job is taken; send the request again, under another key")
+        return job
 
     def make(
         self,

@@ -174,11 +174,8 @@ class Dispatcher:
 
     def _move(self, job: Job, to: str, reason: str, **changes: object) -> None:
         try:
-            moved = self._store.move(job.id, AT_WORK, to, reason, attempt=job.attempt, **changes)  # type: ignore[arg-type]
+            self._store.move(job.id, AT_WORK, to, reason, attempt=job.attempt, **changes)  # type: ignore[arg-type]
             _log.info("%s is %s: %s", job.id, to, reason, extra=_fields(job))
-            if to == "submitted" and moved.cancel_requested_at is not None:
-                # Told to stop while it was to be started: there was no process to hear of it.
-                self._store.request_cancel(job.id, "cancelled on request")
         except Conflict as conflict:
             _log.info("%s: %s", job.id, conflict, extra=_fields(job))
 

@@ -191,7 +191,7 @@ class JobProcess:
             return False
         recorded = self._with_reserve(lambda: self._store.get(job.id))
         if recorded.cancel_requested_at is not None:
-            # Told to stop, and not heard of it yet: while it waits nobody would tell it again.
+            # Told to stop, and not heard of it yet. The store would not let it wait, either, but knows less to say.
             visible = self._may_be_visible or recorded.status == "completing"
             self._stop_as(End("cancelled", "cancelled on request"), visible, ACTIVE)
             return True

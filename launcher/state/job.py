@@ -289,7 +289,9 @@ def within_total(counts: Counts, total_rows: int | None) -> Counts:
     """`counts`, at most `total_rows` together: a span scored twice, as after a failed bundle, is counted twice."""
     if total_rows is None or counts.total <= total_rows:
         return counts
-    return Counts(max(0, total_rows - counts.rejected - counts.skipped), counts.rejected, counts.skipped)
+    rejected = min(counts.rejected, total_rows)
+    skipped = min(counts.skipped, total_rows - rejected)
+    return Counts(total_rows - rejected - skipped, rejected, skipped)
 
 
 def has_begun_to_publish(moves: Iterable[Move]) -> bool:

@@ -124,10 +124,10 @@ class Deaf(Held):
 
 
 class Flaky(Held):
-    """Fails in passing once it was held."""
+    """Is held, and fails in passing, each time."""
 
-    def hold(self) -> None:
-        super().hold()
+    def before(self, rows: pa.RecordBatch) -> None:
+        super().before(rows)
         raise Transient("lost the connection")
 
 

@@ -409,8 +409,9 @@ def test_a_job_can_be_cancelled_while_its_model_does_not_return(desk: Desk, mode
     assert helping == []
     # Nothing is to be seen, and what is kept lies hidden.
     assert listing == [f".out.penstock-{job.id}", "in"]
-    assert first == list(range(40 if model == "Held" else 0))
-    assert (done.status, done.attempt, done.already.total > 0) == ("completed", 2, model == "Held")
+    assert first == list(range(40))
+    assert done.attempt == 2
+    assert done.already.total >= (20 if model == "Held" else 0)
     # What was kept is not scored again.
     assert len(desk.scored_ids()) == 100 + len(first) - done.already.total
     assert desk.result() == doubled(range(100))
@@ -419,9 +420,11 @@ def test_a_job_can_be_cancelled_while_its_model_does_not_return(desk: Desk, mode
 
 def test_a_job_that_fails_in_passing_just_when_it_is_cancelled_does_not_wait_to_be_tried_again(desk: Desk) -> None:
     desk.write(numbers(10))
-    job = desk.submit("Flaky", config={"retry_count": 3})
+    job = desk.submit("Flaky", config={"retry_count": 1})
     desk.await_word("held")
-    # Its process looks each second, and has failed before it does.
+    # Its process looks each second, and fails before it looks again.
+    looked_at = desk.job(job).live_at
+    desk.until(job, lambda now: now.live_at != looked_at, "a beat")
     asked = desk.service.cancel(desk.job(job))
     desk.tell("go")
     ended = desk.ended(job)

@@ -165,7 +165,7 @@ def test_a_job_whose_model_fails_half_way_leaves_the_old_result_and_a_resume_sco
     failed = stopped(place, supervisor, started.job.id)
     resumed = resume(supervisor, started.job.id, tmp_path)
 
-    assert (failed.job.status, failed.job.outcome) == ("failed", "too_many_rejects")
+    assert (failed.job.status, failed.job.outcome) == ("failed", "error")
     assert "each row needs exactly one answer" in str(failed.job.error)
     assert failed.staged is not None
     assert 0 < failed.staged < ROWS

@@ -50,7 +50,7 @@ class Parts:
     def database(self) -> Database:
         return self.store.database
 
-    def add(self, job_id: str = "batch-1", **changes: Any) -> Job:
+    def add(self, job_id: str = "batch-1", secret: str | None = None, **changes: Any) -> Job:
         """A job that waits in its queue."""
         config = Config(**changes.pop("config", {}))
         folder = self.home.job(job_id).path
@@ -62,7 +62,7 @@ class Parts:
             config,
         )
         job = replace(Job(job_id, spec, str(folder), self.clock.now, managed=True), **changes)
-        self.store.add(job, "test")
+        self.store.add(job, "test", secret)
         return self.store.get(job_id)
 
     def claimed(self, job_id: str = "batch-1", owner: str = OWNER, lease_s: float = 30.0, **changes: Any) -> Job:

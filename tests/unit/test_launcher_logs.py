@@ -3,7 +3,6 @@
 import io
 import json
 import logging
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,10 +27,10 @@ def handler(written: io.StringIO) -> logging.Handler:
 
 
 @pytest.fixture
-def log(handler: logging.Handler) -> Iterator[logging.Logger]:
+def log(handler: logging.Handler) -> logging.Logger:
     log = logging.Logger("launcher.test")
     log.addHandler(handler)
-    yield log
+    return log
 
 
 def told(written: io.StringIO) -> list[dict[str, Any]]:

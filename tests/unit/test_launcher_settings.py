@@ -110,9 +110,10 @@ def test_a_job_gets_no_secret_of_the_service() -> None:
 
 
 def test_what_is_named_a_job_gets_too() -> None:
-    given = {"PENSTOCK_JOB_ENVIRONMENT": " HF_HOME, MODEL_CACHE,,MISSING", "HF_HOME": "/hf", "MODEL_CACHE": "/m", "X": "1"}
+    named = {"HF_HOME": "/hf", "MODEL_CACHE": "/m"}
+    given = {"PENSTOCK_JOB_ENVIRONMENT": " HF_HOME, MODEL_CACHE,,MISSING", "OTHER": "1", **named}
 
-    assert Settings.from_environment(given).job_environment == {"HF_HOME": "/hf", "MODEL_CACHE": "/m"}
+    assert Settings.from_environment(given).job_environment == named
 
 
 def test_no_secret_is_in_its_repr() -> None:
