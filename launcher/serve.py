@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import logging
+import os
 import signal
 import socket
 import sys
@@ -136,8 +137,13 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
         return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    except (OSError, UnicodeError) as error:
+        reason = str(error)
+        if isinstance(error, socket.gaierror):
+            reason = error.strerror or reason
+        elif isinstance(error, OSError) and error.errno is not None:
+            # Without what Python adds to it.
+            reason = os.strerror(error.errno)
         raise PortTaken(
             f"nobody can listen on {host} port {port}: {reason}; choose others by --host, --port"
         ) from error

@@ -212,12 +212,10 @@ def _refusal(app: FastAPI, request: Request, error: HTTPException) -> Response:
 
 def _methods(app: FastAPI, request: Request) -> list[str]:
     """All methods of a path: each route only knows its own."""
-    known: set[str] = set()
-    for route in app.state.routes:
-        matches, _ = route.matches(request.scope)
-        if matches is not Match.NONE:
-            known |= route.methods
-    return sorted(known)
+    found = [route for route in app.state.routes if route.matches(request.scope)[0] is not Match.NONE]
+    # `/batch/estimate` is a path of its own, though it could be the name of a job.
+    own = min((route.path for route in found), key=lambda path: path.count("{"), default="")
+    return sorted({method for route in found if route.path == own for method in route.methods})
 
 
 def _sentence(text: str) -> str:

@@ -56,7 +56,12 @@ def serving(tmp_path: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[
     work = tmp_path / "work"
     work.mkdir(exist_ok=True)
     errors = tmp_path / "errors"
-    environment = {**os.environ, "PENSTOCK_HOME": str(tmp_path / "home"), "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {
+        **os.environ,
+        "PENSTOCK_HOME": str(tmp_path / "home"),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+        "PENSTOCK_JOB_ENVIRONMENT": "PYTHONPATH",
+    }
     with open(errors, "w") as log:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, host, str(port)],

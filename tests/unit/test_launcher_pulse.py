@@ -106,14 +106,12 @@ def test_the_first_row_is_told_before_the_next_beat_is_due(beating: Beating) -> 
     beating.pulse.start()
     until(lambda: beating.beats)
     beating.count(scored=1)
-    began = time.monotonic()
+    before = len(beating.beats)
     until(lambda: beating.store.get("batch-1").live.scored)
-    # Of the beats until then, the last one told it.
-    said = [changes["live"].scored for changes in beating.beats]
+    said = [changes["live"].scored for changes in beating.beats[before:]]
 
-    assert said[-1] == 1
-    assert 0 in said
-    assert time.monotonic() - began < PATIENCE_S
+    # But for a beat that was on its way.
+    assert said.count(0) <= 1
 
 
 def test_counters_that_cannot_be_written_are_no_reason_to_beat_all_the_time(beating: Beating) -> None:
@@ -172,9 +170,7 @@ def test_the_last_move_of_the_attempt_itself_is_no_reason_to_leave(beating: Beat
     assert not beating.fenced.wait(0.2)
 
 
-def test_a_store_that_is_away_for_a_while_is_told_of_once(
-    beating: Beating, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_store_that_is_away_for_a_while_is_told_of_once(beating: Beating, caplog: pytest.LogCaptureFixture) -> None:
     beating.move("running", total_rows=1000)
     beating.count(scored=3)
     beating.away = True

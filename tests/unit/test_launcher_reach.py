@@ -1,7 +1,7 @@
 """What a tenant may reach: folders, hosts and databases, by a setting, a registered name or the service's default."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -225,15 +225,9 @@ def test_a_job_gets_the_databases_that_it_names_each_once(world: World) -> None:
 
     def uris(given: SqlInput | ParquetInput, wanted: TableOutput | ParquetOutput) -> list[str]:
         spec = JobSpec(MODEL, given, wanted)
-        assert list(world.reach().uris(_with(job, spec))) == connections_of(spec)
+        assert list(world.reach().uris(replace(job, spec=spec))) == connections_of(spec)
         return connections_of(spec)
 
     assert uris(SqlInput("sales", "SELECT 1"), TableOutput("results", "t")) == ["sales", "results"]
     assert uris(SqlInput("sales", "SELECT 1"), TableOutput("sales", "t")) == ["sales"]
     assert uris(ParquetInput(("in",)), ParquetOutput("out")) == []
-
-
-def _with(job: Any, spec: JobSpec) -> Any:
-    from dataclasses import replace
-
-    return replace(job, spec=spec)
