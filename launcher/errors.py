@@ -453,9 +453,9 @@ class CallerForbidden(LauncherError):
 class NotAcceptable(LauncherError):
     """None of the media types that are offered is wanted."""
 
-    def __init__(self, offered: Sequence[str]) -> None:
-        super().__init__(tuple(offered))
-        self.offered = tuple(offered)
+    def __init__(self, offered: tuple[str, ...]) -> None:
+        super().__init__(offered)
+        self.offered = offered
 
     def __str__(self) -> str:
         return f"Accept names none of what is offered here; accept {' or '.join(self.offered)}"

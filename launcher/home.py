@@ -2,6 +2,7 @@
 
 PENSTOCK_HOME (~/.penstock)
 ├── penstock.db          the job store
+├── id                   which home this is: launchers of one store share one
 ├── launchers/<id>       a launcher of the service; locked as long as it lives
 └── jobs/<id>/           one job; deleted with it
     ├── lock             held, by `flock`, as long as the job's process lives
@@ -14,11 +15,13 @@ PENSTOCK_HOME (~/.penstock)
     └── rejects/         rejected rows, where the spec names no other place
 """
 
+import contextlib
 import errno
 import fcntl
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,6 +177,25 @@ class Home:
     def launchers(self) -> Path:
         """The folder of the launchers' locks."""
         return self.path / "launchers"
+
+    def identity(self) -> str:
+        """What tells this home from all others; made when it is first asked for.
+
+        Raises:
+            HomeUnusable: the folder cannot be written.
+        """
+        file = self.path / "id"
+        with _usable(self.path):
+            if not file.exists():
+                draft = self.path / f".id-{uuid.uuid4().hex}"
+                draft.write_text(uuid.uuid4().hex)
+                try:
+                    # Of two that make one at once, one does.
+                    with contextlib.suppress(FileExistsError):
+                        os.link(draft, file)
+                finally:
+                    draft.unlink()
+            return file.read_text().strip()
 
     def sign_on(self, launcher_id: str) -> JobLock:
         """Show that a launcher lives, until its process ends. The marks of those that died are removed.

@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import re
 import signal
+import socket
 from collections.abc import Iterator
 
 import psutil
@@ -11,6 +13,11 @@ import psutil
 _SAME_START_S = 2.0
 # Two are enough, but for a process that starts others as fast as it can.
 _PASSES = 5
+
+
+def machine() -> str:
+    """The name of this machine, as launchers sign with it: pids of another one mean nothing here."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "machine"
 
 
 def is_running(pid: int, started: float) -> bool:

@@ -65,6 +65,7 @@ class Reaper:
     Args:
         launcher_lives: whether a launcher of this id runs.
         is_starting: whether this very launcher is about to start a job's process.
+        machine: what launchers of this machine are called before the last hyphen; None: all are of this one.
     """
 
     def __init__(
@@ -75,11 +76,13 @@ class Reaper:
         launcher_lives: Callable[[str], bool],
         is_starting: Callable[[str], bool] = lambda job_id: False,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        machine: str | None = None,
     ) -> None:
         self._home = home
         self._store = store
         self._settings = settings
         self._launcher_lives = launcher_lives
+        self._machine = machine
         self._is_starting = is_starting
         self._now = now
         self._listening_since: datetime | None = None
@@ -131,14 +134,18 @@ class Reaper:
     def _look(self, job: Job) -> int:
         folder = self._home.job(job.id)
         alive = folder.is_alive()
+        is_here = self._is_here(job)
         what = verdict(
             job,
             alive=alive,
-            leader_runs=job.pid is not None and is_running(job.pid, job.pid_started or 0.0),
+            leader_runs=not is_here or (job.pid is not None and is_running(job.pid, job.pid_started or 0.0)),
             owner_lives=job.owner is not None and self._launcher_lives(job.owner),
             now=self._now(),
             listening=self._is_listening(),
         )
+        if what == "kill" and not is_here:
+            # A launcher there does it; when that machine is gone, so is the lock.
+            return 0
         if what == "kill" and job.pid is not None:
             killed = kill_session(job.pid, job.pid_started or 0.0)
             if not killed:
@@ -146,7 +153,7 @@ class Reaper:
             _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=_fields(job))
         elif what != "settle":
             return 0
-        if job.pid is not None:
+        if job.pid is not None and is_here:
             # Children of a process that was killed go on without it.
             kill_session(job.pid, job.pid_started or 0.0)
         folder.create()
@@ -155,6 +162,10 @@ class Reaper:
             return self._settle(self._store.get(job.id), job.attempt)
         finally:
             lock.release()
+
+    def _is_here(self, job: Job) -> bool:
+        """Whether the job's process was started on this machine: elsewhere its pid is somebody else's."""
+        return self._machine is None or job.owner is None or job.owner.rpartition("-")[0] == self._machine
 
     def _settle(self, job: Job, attempt: int) -> int:
         """Move a job whose process is gone; 0 when somebody else has. The caller holds its lock."""

@@ -26,6 +26,8 @@ from launcher.settings import Settings
 LOOPBACK = "127.0.0.1"
 # Requests that are being answered get so long when the service is told to stop; then they are cut off.
 GRACE_S = 5
+# Longer than clients keep a connection that they may use again: or it would be closed under a request on its way.
+KEEP_ALIVE_S = 75
 # Answers wait for whichever thread computes to let go: five times as often as usual, so that they do not wait long.
 _SWITCH_S = 0.001
 # Connections that wait to be taken.
@@ -104,6 +106,7 @@ class _Server(uvicorn.Server):
                 log_config=None,
                 server_header=False,
                 timeout_graceful_shutdown=GRACE_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
         self._closing = app.state.closing

@@ -14,12 +14,13 @@ from pathlib import Path
 from launcher import ATTEMPT
 from launcher.admission import Admission
 from launcher.dispatcher import Dispatcher
-from launcher.errors import LauncherError, StoreUnavailable
+from launcher.errors import HomeUnusable, LauncherError, StoreUnavailable
 from launcher.forking import PRELOAD, ForkServer
 from launcher.home import Home
 from launcher.janitor import Janitor
 from launcher.keyring import Keyring
 from launcher.postman import Postman
+from launcher.processes import machine
 from launcher.reach import Reach
 from launcher.reaper import Reaper
 from launcher.request.service import Defaults
@@ -71,10 +72,17 @@ class Service:
     ) -> None:
         self.settings = settings
         self.home = home
-        self.id = f"launcher-{secrets.token_hex(4)}"
+        self.id = f"{machine()}-{secrets.token_hex(4)}"
         home.create()
         self.store = SqlJobStore.named(settings.store_url, home.store)
         database = self.store.database
+        if database.settle_fact("home", home.identity()) != home.identity():
+            self.store.close()
+            # Plans, snapshots and staged rows lie in the home; a job is nothing without them.
+            raise HomeUnusable(
+                f"the job store {database.where} belongs to launchers of another PENSTOCK_HOME than {home.path}; "
+                "share that one, over a file system whose locks reach all machines, or name another store"
+            )
         self.keys = KeyStore(database)
         self.ring = Keyring(self.keys, not self.keys.any() if keyless is None else keyless)
         self.models = Models(database)
@@ -102,7 +110,9 @@ class Service:
             self.reach.folders,
             attempt_module,
         )
-        self.reaper = Reaper(home, self.store, settings, home.launcher_lives, self.dispatcher.is_starting)
+        self.reaper = Reaper(
+            home, self.store, settings, home.launcher_lives, self.dispatcher.is_starting, machine=machine()
+        )
         self.timekeeper = Timekeeper(self.store, self.schedules, self.admission, self.defaults)
         self.postman = Postman(self.deliveries, self.reach.egress, "/api/v1/inference/batch")
         self.janitor = Janitor(

@@ -43,7 +43,7 @@ def wanted(accept: str | None, offered: Sequence[str]) -> str:
     ranges = [_range(each) for each in accept.split(",")]
     best = max(offered, key=lambda each: _quality(each, ranges))
     if _quality(best, ranges) <= 0:
-        raise NotAcceptable(offered)
+        raise NotAcceptable(tuple(offered))
     return best
 
 

@@ -1,13 +1,33 @@
 """Bodies and queries of requests, read strictly."""
 
 import difflib
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import Request
+from fastapi import Depends, Request
 from fastapi.routing import APIRoute
 
-from launcher.errors import JsonMalformed, Problem, RequestError
+from launcher.errors import JsonMalformed, MediaTypeUnsupported, Problem, RequestError
 from launcher.request.service import json_body
+
+
+async def json_bytes(request: Request) -> bytes:
+    """The body of a request that says that it is JSON.
+
+    Raises:
+        MediaTypeUnsupported: it says something else.
+        BodyTooLarge: it has too many bytes.
+    """
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # A page of another site can have a browser send other types without asking.
+    if media_type != "application/json":
+        shown = f"{media_type[:60]!r}" if media_type else "missing"
+        raise MediaTypeUnsupported(f"Content-Type is {shown}; send application/json")
+    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
+        raise MediaTypeUnsupported("Content-Encoding is not read here; send the body as it is")
+    return await request.body()
+
+
+JsonBytes = Annotated[bytes, Depends(json_bytes)]
 
 
 def parsed(body: bytes) -> Any:

@@ -9,7 +9,7 @@ from fastapi import Depends, Header, Request
 from starlette.responses import Response
 
 from launcher.api.auth import Submitter
-from launcher.errors import MediaTypeUnsupported
+from launcher.api.bodies import json_bytes
 from launcher.state.idempotency import Idempotency
 
 # What is repeated of an answer beside status and body.
@@ -72,22 +72,14 @@ class Once:
 
 
 async def _once(request: Request, caller: Submitter, key: IdempotencyKey = None) -> Once:
-    return await _made(request, caller.tenant, key)
+    return _made(request, caller.tenant, key, await request.body())
 
 
 async def _once_with_json(request: Request, caller: Submitter, key: IdempotencyKey = None) -> Once:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    # A page of another site can have a browser send other types without asking.
-    if media_type != "application/json":
-        shown = f"{media_type[:60]!r}" if media_type else "missing"
-        raise MediaTypeUnsupported(f"Content-Type is {shown}; send application/json")
-    if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise MediaTypeUnsupported("Content-Encoding is not read here; send the body as it is")
-    return await _made(request, caller.tenant, key)
+    return _made(request, caller.tenant, key, await json_bytes(request))
 
 
-async def _made(request: Request, tenant: str, key: str | None) -> Once:
-    body = await request.body()
+def _made(request: Request, tenant: str, key: str | None, body: bytes) -> Once:
     parts = (request.method, request.url.path, request.url.query)
     hashed = hashlib.sha256(json.dumps(parts).encode() + body).hexdigest()
     return Once(request.app.state.service.idempotency, tenant, key, hashed, body)

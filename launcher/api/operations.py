@@ -10,13 +10,12 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from starlette.responses import Response
 
-from launcher.admission import Caller
 from launcher.api import documented, models
 from launcher.api.answers import answer
 from launcher.api.auth import Viewer
 from launcher.errors import StoreUnavailable
 from launcher.service import Service
-from launcher.state.job import STATUSES, Status
+from launcher.state.job import DEFAULT_TENANT, STATUSES, Status
 from launcher.state.sql import QUEUE_WAIT_BUCKETS_S
 from transforms.telemetry import CALL_BUCKETS_S
 
@@ -69,8 +68,8 @@ def readyz(request: Request) -> Response:
     response_class=Response,
     responses={
         200: {
-            "description": "Every launcher of a store tells the same. Jobs are counted by tenant: the caller's own, or "
-            "all, for an admin key.",
+            "description": "Every launcher of a store tells the same. A tenant's key counts the tenant's own jobs; an "
+            "admin key of the tenant `default`, who runs the service, all of them, and rows, waits and calls.",
             "content": {"text/plain": {"schema": {"type": "string"}}},
         },
         **documented.refusals("invalid-request"),
@@ -80,8 +79,11 @@ def metrics(request: Request, caller: Viewer) -> Response:
     """Jobs by state, queue wait, rows, ends of jobs, and model calls."""
     service: Service = request.app.state.service
     counted: Counted = request.app.state.counted
-    families = _Families([*_of_jobs(counted(), caller), *_of_totals(service.store.totals())])
-    return Response(generate_latest(families), media_type=CONTENT_TYPE_LATEST)
+    is_operator = (caller.tenant, caller.role) == (DEFAULT_TENANT, "admin")
+    families = [*_of_jobs(counted(), caller.tenant, is_operator)]
+    if is_operator:
+        families += _of_totals(service.store.totals())
+    return Response(generate_latest(_Families(families)), media_type=CONTENT_TYPE_LATEST)
 
 
 class Counted:
@@ -114,10 +116,10 @@ class _Families:
         return self._families
 
 
-def _of_jobs(counted: Mapping[tuple[str, Status], int], caller: Caller) -> Iterable[Metric]:
+def _of_jobs(counted: Mapping[tuple[str, Status], int], own: str, of_all: bool) -> Iterable[Metric]:
     jobs = GaugeMetricFamily("penstock_jobs", "Jobs by tenant and state.", labels=["tenant", "status"])
-    everyone = {tenant for tenant, _ in counted} | {caller.tenant}
-    for tenant in sorted(everyone if caller.role == "admin" else {caller.tenant}):
+    everyone = {tenant for tenant, _ in counted} | {own}
+    for tenant in sorted(everyone if of_all else {own}):
         for status in STATUSES:
             jobs.add_metric([tenant, status], counted.get((tenant, status), 0))
     yield jobs

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from launcher.api import documented, models
 from launcher.api.answers import answer
 from launcher.api.auth import Submitter, Viewer
-from launcher.api.bodies import parsed
+from launcher.api.bodies import JsonBytes, parsed
 from launcher.api.idempotency import OnceOnly, OnceOnlyJson
 from launcher.api.lookup import own_schedule
 from launcher.api.pages import Cursor, Limit, page, read_time_cursor, time_cursor
@@ -80,11 +80,11 @@ def show(request: Request, caller: Viewer, schedule_id: str) -> Response:
     ),
     openapi_extra=documented.body("ScheduleChangeBody"),
 )
-def change(request: Request, caller: Submitter, schedule_id: str, once: OnceOnlyJson) -> Response:
+def change(request: Request, caller: Submitter, schedule_id: str, body: JsonBytes) -> Response:
     """What is left out stays as it is."""
     service: Service = request.app.state.service
     schedule = own_schedule(service, caller, schedule_id)
-    asked = schedule_change_request(parsed(once.body), service.defaults)
+    asked = schedule_change_request(parsed(body), service.defaults)
     return answer(schedule_object(change_schedule(service, caller, schedule, asked)))
 
 

@@ -150,6 +150,19 @@ class Database:
             added = {"value": tables.totals.c.value + insert.excluded.value}
             connection.execute(insert.on_conflict_do_update(index_elements=["name", "label"], set_=added), rows)
 
+    def settle_fact(self, name: str, value: str) -> str:
+        """What is true of the store as a whole: `value`, unless another was settled before. Returns what holds.
+
+        Raises:
+            StoreUnavailable: nothing was changed.
+        """
+        with self.transaction() as connection:
+            insert = self.upsert(tables.facts).values(name=name, value=value)
+            connection.execute(insert.on_conflict_do_nothing(index_elements=["name"]))
+            return str(
+                connection.execute(sa.select(tables.facts.c.value).where(tables.facts.c.name == name)).scalar_one()
+            )
+
     def close(self) -> None:
         """Let go of connections."""
         self._engine.dispose()

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -128,7 +129,12 @@ class Desk:
 
     def until(self, job: Job, reached: Callable[[Job], object], what: str) -> Job:
         """Wait until something is so of a job; returns it as it then is."""
-        return until(lambda: reached(now := self.job(job)) and now, PATIENCE_S, f"{what}, {self.job(job)}")
+        deadline = time.monotonic() + PATIENCE_S
+        while not reached(now := self.job(job)):
+            told = (now.status, now.error, now.live, self.moves(job), self.log(job))
+            assert time.monotonic() < deadline, f"waited in vain for {what}: {told}"
+            time.sleep(0.02)
+        return now
 
     def await_status(self, job: Job, status: Status) -> Job:
         return self.until(job, lambda now: now.status == status, status)

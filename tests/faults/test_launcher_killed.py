@@ -120,7 +120,7 @@ def test_200_jobs_end_exactly_right_though_launcher_and_workers_are_killed(store
     kill_at = time.monotonic() + chance.uniform(2, 6)
     try:
         while not all_over(store, [job.id for job in jobs]):
-            assert time.monotonic() < deadline, [job for job in store.at_work()]
+            assert time.monotonic() < deadline, store.at_work()
             for job in store.at_work():
                 # At any moment of its way, the first of it and the last.
                 if job.id in victims and job.pid is not None and chance.random() < 0.2:

@@ -1,5 +1,6 @@
 """Two launchers that share one store in PostgreSQL: no job runs twice, and one that sleeps can undo nothing."""
 
+import contextlib
 import os
 import signal
 from collections import Counter
@@ -9,7 +10,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from launcher.errors import Conflict
+from launcher.errors import Conflict, HomeUnusable
+from launcher.home import Home
+from launcher.service import Service
+from launcher.settings import Settings
 from launcher.state.sql import SqlJobStore
 from tests.faults.launchers import LauncherProcess, all_over, light_job, most_at_work, until
 
@@ -81,7 +85,8 @@ def test_a_launcher_that_sleeps_with_its_job_is_given_up_and_cannot_commit_when_
     (tmp_path / "go-it").touch()
     ended = until(lambda: (job := store.get(first.id)).is_over and job, PATIENCE_S, "the end")
     for process in sleeping:
-        if process.is_running():
+        # The job's own process was killed for it, or is about to be.
+        with contextlib.suppress(psutil.NoSuchProcess):
             process.resume()
 
     assert (ended.status, ended.attempt) == ("completed", 2)
@@ -115,3 +120,11 @@ def test_a_launcher_that_slept_between_claiming_and_starting_does_not_start(
             store.beat(job.id, claimed.attempt, 30.0, pid=os.getpid())
     finally:
         launcher.kill()
+
+
+def test_a_launcher_with_another_home_is_refused(database: str, tmp_path: Path) -> None:
+    settings = Settings(store_url=database)
+    Service(settings, Home(tmp_path / "home"), tmp_path, keyless=True).store.close()
+
+    with pytest.raises(HomeUnusable, match=r"belongs to launchers of another PENSTOCK_HOME than .*/other; share that"):
+        Service(settings, Home(tmp_path / "other"), tmp_path, keyless=True)

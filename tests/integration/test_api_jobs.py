@@ -2,18 +2,20 @@
 
 import json
 import re
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launcher.api.models import JobAnswer, JobPage, LogPage, RowPage, ScheduledJob, SubmittedJob
-from launcher.state.job import Live
+from launcher.api.models import EstimateAnswer, JobAnswer, JobPage, LogPage, RowPage, ScheduledJob, SubmittedJob
+from launcher.errors import AsideFailed
+from launcher.state.job import Live, Seconds
 from tests.api import BATCH, JSON, ROWS, SEED, Api, checked, problem, serving
 from transforms.counts import Counts
 
@@ -46,13 +48,6 @@ def test_a_running_job_is_told_of_as_in_the_documentation(api: Api, client: http
 
     told = checked(answer, 200, JobAnswer)
     body = answer.json()
-    assert list(body)[:5] == ["job_id", "status", "progress", "started_at", "estimated_completion"] or {
-        "job_id",
-        "status",
-        "progress",
-        "started_at",
-        "estimated_completion",
-    } <= set(body)
     assert body["progress"] == {"total_rows": ROWS, "processed_rows": 650, "percentage": 65}
     assert told.status == "running"
     assert told.rows_per_second == 1.0
@@ -75,8 +70,6 @@ def test_a_job_that_took_long_before_is_estimated_to_again(api: Api, client: htt
     first = api.submit(client)
     api.run(first, ROWS)
     done = {"outcome": "clean", "counts": Counts(ROWS), "total_rows": ROWS}
-    from launcher.state.job import Seconds
-
     api.move(first, "completing", "completed", seconds=Seconds(1, 118, 1), **done)
 
     answer = client.post(BATCH, content=SEED, headers=JSON)
@@ -429,3 +422,69 @@ def test_live_counters_are_shown_as_they_come(api: Api, client: httpx.Client) ->
         seen.append(client.get(f"{BATCH}/{job_id}").json()["progress"]["processed_rows"])
 
     assert seen == sorted(seen)
+
+
+class TestEstimates:
+    REPORT: ClassVar[dict[str, Any]] = {
+        "rows": 1000,
+        "splits": 1,
+        "features": [],
+        "output": [{"column": "churn", "type": "float"}],
+        "predictions": [{"churn": 0.5}, {"churn": float("nan")}],
+        "refused": ["customers:3 ValueError: no"],
+        "sample_rows": 10,
+        "seconds": {"low": 1.0, "likely": 2, "high": 3.5},
+        "memory_bytes": 300 * 2**20,
+        "assumptions": ["nothing else runs"],
+    }
+
+    def test_tell_what_was_found_out(self, api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api.service.admission, "estimate", lambda caller, asked: self.REPORT)
+
+        told = checked(client.post(f"{BATCH}/estimate", content=SEED, headers=JSON), 200, EstimateAnswer)
+
+        assert told.seconds.model_dump() == {"low": 1, "likely": 2, "high": 3.5}
+        assert told.memory_gb == 0.29
+        assert told.sample.predictions == [{"churn": 0.5}, {"churn": None}]
+        assert client.get(BATCH).json()["jobs"] == []
+
+    def test_that_cannot_be_made_say_why(self, api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fail(kind: str, line: str) -> Any:
+            def forks(*_: Any, **__: Any) -> Any:
+                raise AsideFailed(kind, line)
+
+            return forks
+
+        monkeypatch.setattr("launcher.admission.call_aside", fail("SchemaMismatch", "the column tenure is missing"))
+        wrong = client.post(f"{BATCH}/estimate", content=SEED, headers=JSON)
+        monkeypatch.setattr("launcher.admission.call_aside", fail("ProcessDied", "its process died"))
+        away = client.post(f"{BATCH}/estimate", content=SEED, headers=JSON)
+
+        assert "the column tenure is missing" in problem(wrong, 422, "invalid-request").detail
+        problem(away, 503, "unavailable")
+        assert away.headers["Retry-After"]
+
+    def test_keep_nobody_else_waiting(self, api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+        done = threading.Event()
+
+        def slow(caller: Any, asked: Any) -> dict[str, Any]:
+            done.wait(60)
+            return self.REPORT
+
+        monkeypatch.setattr(api.service.admission, "estimate", slow)
+        job_id = api.submit(client)
+        # More than the server has threads.
+        limits = httpx.Limits(max_connections=None)
+        with (
+            httpx.Client(base_url=api.url, headers=client.headers, timeout=60, limits=limits) as many,
+            ThreadPoolExecutor(50) as threads,
+        ):
+            asked = [threads.submit(many.post, f"{BATCH}/estimate", content=SEED, headers=JSON) for _ in range(50)]
+            try:
+                others = [client.get(f"{BATCH}/{job_id}"), client.post(BATCH, content=SEED, headers=JSON)]
+            finally:
+                done.set()
+            answers = [each.result() for each in asked]
+
+        assert [each.status_code for each in others] == [200, 202]
+        assert {each.status_code for each in answers} == {200}

@@ -87,7 +87,7 @@ def test_metrics_tell_what_the_jobs_did(tmp_path: Path) -> None:
     assert told["penstock_queue_wait_seconds_count", ()] == 1
 
 
-def test_jobs_of_other_tenants_are_counted_for_admins_only(api: Api, tenant: str) -> None:
+def test_only_who_runs_the_service_sees_what_other_tenants_do(api: Api, tenant: str) -> None:
     other = api.client(f"{tenant}-too")
     api.stock(other)
     api.submit(other)
@@ -98,7 +98,9 @@ def test_jobs_of_other_tenants_are_counted_for_admins_only(api: Api, tenant: str
     # It was counted a moment ago, perhaps.
     api.app.state.counted._until = float("-inf")
     assert tenants(api.client(tenant, "viewer")) == {tenant}
-    assert {tenant, f"{tenant}-too"} <= tenants(api.client(tenant, "admin"))
+    assert tenants(api.client(tenant, "admin")) == {tenant}
+    assert "penstock_rows" not in api.client(tenant, "admin").get("/metrics").text
+    assert {"default", f"{tenant}-too"} <= tenants(api.client("default", "admin"))
 
 
 def test_jobs_are_not_counted_for_every_scraper() -> None:

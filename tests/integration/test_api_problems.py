@@ -154,7 +154,7 @@ def arguments(error: type[Exception]) -> tuple[Any, ...]:
     made: dict[type[Exception], tuple[Any, ...]] = {
         errors.RequestError: ([errors.Problem("a", "is wrong; write b")],),
         errors.Conflict: ("batch-1", "running", ("submitted",)),
-        errors.NotAcceptable: (["application/json"],),
+        errors.NotAcceptable: (("application/json",),),
         errors.WebhookFailed: ("no", True),
         RowsRejected: ([0], "no"),
     }

@@ -9,7 +9,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_kind_of_problem_is_documented_as_it_is() -> None:
-    rows = re.findall(r"^\| `([a-z-]+)` \| (\d+) \| (.+) \| (.+) \|$", (ROOT / "docs" / "problems.md").read_text(), re.M)
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| (\d+) \| (.+) \| (.+) \|$", (ROOT / "docs" / "problems.md").read_text(), re.M
+    )
 
     assert [(slug, int(status), title, remedy) for slug, status, title, remedy in rows] == [
         (slug, *kind) for slug, kind in KINDS.items()

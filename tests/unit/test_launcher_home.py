@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,15 @@ def test_a_home_that_cannot_be_written_is_one_line() -> None:
     # Root may write wherever it is possible at all; here it is not.
     with pytest.raises(HomeUnusable, match=r"^/proc/penstock: .*; set PENSTOCK_HOME to a folder of your own$"):
         Home(Path("/proc/penstock")).create()
+
+
+def test_a_home_is_told_from_all_others_and_stays_the_same(tmp_path: Path) -> None:
+    homes = [Home(tmp_path / name) for name in ("one", "other")]
+    for home in homes:
+        home.create()
+    with ThreadPoolExecutor(8) as threads:
+        ids = set(threads.map(lambda _: homes[0].identity(), range(8)))
+
+    assert ids == {homes[0].identity()}
+    assert homes[0].identity() != homes[1].identity()
+    assert sorted(path.name for path in homes[0].path.iterdir()) == ["id", "jobs"]

@@ -365,3 +365,23 @@ def test_a_job_without_a_folder_is_put_right_too(made: Parts) -> None:
     made.home.job("batch-1").delete()
 
     assert reaper(made).tick() == 1
+
+
+def test_a_job_of_another_machine_is_left_while_its_lock_is_held_and_put_right_when_it_is_not(made: Parts) -> None:
+    owner = "elsewhere-01234567"
+    there = Reaper(made.home, made.store, Settings(), launcher_lives=lambda _: False, now=made.clock, machine="here")
+    made.store.add(replace(queued("batch-1"), status="submitted"), "test")
+    (job,) = made.store.claim(owner, 1, 3, lease_s=1.0)
+    # The pid of somebody else here: of this very test.
+    made.store.beat(job.id, 1, 1.0, pid=os.getpid(), pid_started=psutil.Process().create_time())
+    made.clock.advance(3600)
+    folder = made.home.job(job.id)
+    folder.create()
+    lock = folder.lock(job.id)
+    there.tick()
+    held = made.store.get(job.id)
+    lock.release()
+    there.tick()
+
+    assert (held.status, held.attempt) == ("preparing", 1)
+    assert made.store.get(job.id).status != "preparing"
