@@ -181,13 +181,16 @@ class JobProcess:
         except LauncherError as unrecorded:
             _log.error("%s failed: %s; and that could not be recorded: %s", self._job.id, text, unrecorded)
 
-    def _try_again(self, why: str, at_once: bool = False, **changes: Any) -> bool:
+    def _try_again(self, why: str, counts: bool = True, **changes: Any) -> bool:
         """Have the launcher make another attempt, if there is one to make it and the job bears one more.
 
         Returns whether the job has been moved. One that was told to stop does so instead.
+
+        Args:
+            counts: whether it is one of the retries that the job may have.
         """
         job, tries = self._job, self._job.spec.config.retry_count
-        if not job.managed or (not at_once and job.retries >= tries):
+        if not job.managed or (counts and job.retries >= tries):
             return False
         recorded = self._with_reserve(lambda: self._store.get(job.id))
         if recorded.cancel_requested_at is not None:
@@ -196,16 +199,17 @@ class JobProcess:
             self._stop_as(End("cancelled", "cancelled on request"), visible, ACTIVE)
             return True
         now = datetime.now(UTC)
-        waiting_s = 0.0 if at_once else wait_s(job.retries, self._handover.first_wait_s)
+        # In any case: this process has to be gone by then, and its memory given back.
+        waiting_s = wait_s(job.retries, self._handover.first_wait_s)
         if job.deadline_at is not None and now + timedelta(seconds=waiting_s) >= job.deadline_at:
             return False
-        count = "" if at_once else f"; retry {job.retries + 1} of {tries}"
+        count = f"; retry {job.retries + 1} of {tries}" if counts else ""
         self._move(
             ["preparing", "running", "completing"],
             "submitted",
             f"{why}{count} in {waiting_s:.1f} s",
             not_before=now + timedelta(seconds=waiting_s),
-            retries=job.retries if at_once else job.retries + 1,
+            retries=job.retries + 1 if counts else job.retries,
             live=self._pulse.live(),
             **changes,
         )
@@ -243,7 +247,7 @@ class JobProcess:
             # One that ran out of memory is tried once more, with half as much in flight.
             again = end.outcome == "out_of_memory" and not job.memory_strikes and not visible
             strikes = job.memory_strikes + 1
-            if again and self._try_again(f"{end.why}; once more", at_once=True, memory_strikes=strikes):
+            if again and self._try_again(f"{end.why}; once more", counts=False, memory_strikes=strikes):
                 return True
             self._stop_as(end, visible, expected)
         except Conflict as conflict:

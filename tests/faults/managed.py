@@ -39,18 +39,17 @@ class Launcher:
         self.home = Home(home)
         self.folder = folder
         self._settings = Settings.from_environment({**os.environ, **environment})
-        self.service = self._started()
+        self.start()
 
-    def restart(self) -> None:
-        """End the service, and start another on the same home."""
+    def start(self) -> None:
+        """Have a service run, the first or the next on the same home."""
+        self.service = Service(self._settings, self.home, self.folder, keyless=True)
+        self.service.start()
+        assert self.service.forks.wait_until_warm(PATIENCE_S)
+
+    def stop(self) -> None:
+        """End the service; jobs that are at work go on."""
         self.service.stop()
-        self.service = self._started()
-
-    def _started(self) -> Service:
-        service = Service(self._settings, self.home, self.folder, keyless=True)
-        service.start()
-        assert service.forks.wait_until_warm(PATIENCE_S)
-        return service
 
 
 @dataclass
