@@ -31,7 +31,8 @@ GRACE_S = 5
 KEEP_ALIVE_S = 75
 # Answers wait for whichever thread computes to let go: five times as often as usual, so that they do not wait long.
 _SWITCH_S = 0.001
-# From malloc.h.
+# From linux/prctl.h, and from malloc.h.
+_PR_SET_DUMPABLE = 4
 _M_ARENA_MAX = -8
 # Connections that wait to be taken.
 _BACKLOG = 1024
@@ -63,6 +64,7 @@ def serve(
         HomeUnusable, StoreUnavailable, SettingWrong: it cannot start.
     """
     _keep_one_arena()
+    _keep_to_itself()
     _log_as_json()
     sys.setswitchinterval(_SWITCH_S)
     service = Service(
@@ -170,6 +172,15 @@ def _keep_one_arena() -> None:
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library has no such call
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+
+
+def _keep_to_itself() -> None:
+    """Have no other process of the same user read this one's memory or environment, as a tenant's model might.
+
+    https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html
+    """
+    with contextlib.suppress(AttributeError, OSError):  # another system has no such call
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
 
 
 def _what_goes_on(jobs: int) -> str:

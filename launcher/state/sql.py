@@ -19,7 +19,20 @@ import sqlalchemy as sa
 from launcher.errors import Conflict, JobExists, JobUnknown
 from launcher.state import tables
 from launcher.state.database import Database
-from launcher.state.job import ACTIVE, AT_WORK, STATUSES, TERMINAL, Job, Live, Move, Seconds, Status, Webhook, moved
+from launcher.state.job import (
+    ACTIVE,
+    AT_WORK,
+    STATUSES,
+    TERMINAL,
+    Job,
+    Live,
+    Move,
+    Seconds,
+    Status,
+    Webhook,
+    moved,
+    stopped_as,
+)
 from launcher.state.store import Ended, Filter, Position, Rate
 from pipelines.spec import JobSpec
 from transforms.counts import Counts
@@ -244,7 +257,7 @@ class SqlJobStore:
         with self.database.transaction() as connection:
             job = _locked(connection, job_id, tuple(ACTIVE))
             if job.status == "submitted":
-                return self._move(connection, job, "cancelled", reason)
+                return self._cancel_waiting(connection, job, reason)
             if job.cancel_requested_at is not None:
                 return job
             now = self.database.now(connection)
@@ -307,8 +320,16 @@ class SqlJobStore:
             self.database.add_to_totals(connection, amounts)
         if to == "submitted" and after.cancel_requested_at is not None:
             # It was told to stop, and another attempt was about to be made: there would be nobody to hear it.
-            return self._move(connection, after, "cancelled", "cancelled on request")
+            return self._cancel_waiting(connection, after, "cancelled on request")
         return after
+
+    def _cancel_waiting(self, connection: sa.Connection, job: Job, why: str) -> Job:
+        """End a job that waits. What an earlier attempt had begun to publish may be visible: that is not called so."""
+        begun = sa.select(_moves.c.n).where(_moves.c.job_id == job.id, _moves.c.target == "completing").limit(1)
+        if connection.execute(begun).first() is None:
+            return self._move(connection, job, "cancelled", why)
+        to, text = stopped_as(job, "cancelled", why, may_be_visible=True, kept_rows=0)
+        return self._move(connection, job, to, text, error=text, outcome="error", cancel_requested_at=None)
 
     def _claim(self, connection: sa.Connection, job: Job, owner: str, lease_s: float) -> Job:
         now = self.database.now(connection)

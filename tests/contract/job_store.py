@@ -497,6 +497,23 @@ class JobStoreContract:
         assert store.request_cancel("batch-1", "POST cancel") == told == store.get("batch-1")
         assert store.moves("batch-1") == moves
 
+    def test_a_job_that_waits_behind_a_publish_that_had_begun_is_not_called_cancelled(self, store: JobStore) -> None:
+        for job_id in ("batch-1", "batch-2"):
+            store.add(replace(job(job_id), managed=True), "run")
+            for source, to in (("submitted", "preparing"), ("preparing", "running"), ("running", "completing")):
+                store.move(job_id, source, to, "on its way")  # type: ignore[arg-type]
+        store.move("batch-1", "completing", "submitted", "its process died")
+        told = store.request_cancel("batch-1", "cancelled on request")
+        store.request_cancel("batch-2", "cancelled on request")
+        met = store.move("batch-2", "completing", "submitted", "its process died")
+
+        for ended in (told, met):
+            assert (ended.status, ended.outcome, ended.cancel_requested_at) == ("failed", "error", None)
+            assert ended.error == (
+                "cancelled on request after publishing had begun; whether the result is visible is not known, "
+                f"`penstock retry {ended.id}` settles it"
+            )
+
     @pytest.mark.parametrize("ended", sorted(TERMINAL))
     def test_a_job_that_is_over_cannot_be_cancelled(self, store: JobStore, ended: Status) -> None:
         store.add(queued("batch-1"), "POST")

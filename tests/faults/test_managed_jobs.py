@@ -744,7 +744,7 @@ def test_a_job_that_dies_while_no_launcher_is_there_goes_on_with_the_next(desk: 
     desk.write(numbers(100), files=10)
     desk.tell("free", "2")
     job = desk.submit("Held")
-    desk.await_word("held")
+    desk.await_word("held", DEFAULT_PARALLELISM)
     pid = desk.job(job).pid
     assert pid is not None
     desk.launcher.stop()

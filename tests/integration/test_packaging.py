@@ -56,7 +56,7 @@ def test_the_installed_wheel_runs_from_another_folder(wheel: Path, tmp_path: Pat
     )
 
     assert done.returncode == 0, done.stderr
-    assert str(site / "launcher" / "cli.py") in done.stdout
+    assert str(site / "launcher" / "cli" / "__init__.py") in done.stdout
     assert str(site / "pipelines" / "batch.py") in done.stdout
     assert "resume" in done.stdout
 
