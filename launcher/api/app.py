@@ -37,7 +37,7 @@ def make_app(service: Service) -> FastAPI:
     app.state.service = service
     app.state.closing = threading.Event()
     app.state.counted = Counted(service.store.count_by_status)
-    app.state.threads = Threads()
+    app.state.threads = Threads(elsewhere=service.store.database.is_postgres)
     # With those of FastAPI itself, such as /docs; included ones are hidden among them.
     app.state.routes = [route for route in app.routes if isinstance(route, Route)]
     for each in (jobs, rows, events, registry, schedules, operations):
