@@ -14,6 +14,7 @@ from launcher.failures import is_passing, wait_s
 from launcher.forking import Child, Task
 from launcher.handover import Handover
 from launcher.home import Home
+from launcher.logs import fields_of
 from launcher.settings import Settings
 from launcher.state.job import AT_WORK, Job, shown_counts
 from launcher.state.store import JobStore
@@ -119,7 +120,7 @@ class Dispatcher:
             else:
                 self._fail(job, str(error))
         else:
-            _log.info("%s is started, pid %d", job.id, child.pid, extra=_fields(job))
+            _log.info("%s is started, pid %d", job.id, child.pid, extra=fields_of(job))
             # Before it says so itself: should it die first, it has to be known that it was there.
             with contextlib.suppress(Conflict, JobUnknown):
                 started = {"pid": child.pid, "pid_started": child.started}
@@ -175,10 +176,6 @@ class Dispatcher:
     def _move(self, job: Job, to: str, reason: str, **changes: object) -> None:
         try:
             self._store.move(job.id, AT_WORK, to, reason, attempt=job.attempt, **changes)  # type: ignore[arg-type]
-            _log.info("%s is %s: %s", job.id, to, reason, extra=_fields(job))
+            _log.info("%s is %s: %s", job.id, to, reason, extra=fields_of(job))
         except Conflict as conflict:
-            _log.info("%s: %s", job.id, conflict, extra=_fields(job))
-
-
-def _fields(job: Job) -> dict[str, object]:
-    return {"job_id": job.id, "tenant": job.tenant, "attempt": job.attempt}
+            _log.info("%s: %s", job.id, conflict, extra=fields_of(job))

@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+from launcher.state.job import Job
+
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 # What callers may add to a line by `extra`.
 FIELDS = ("job_id", "tenant", "attempt", "method", "path", "status_code", "duration_ms", "request_id", "trace_id")
+
+
+def fields_of(job: Job) -> dict[str, Any]:
+    """What each line about a job says of it."""
+    return {"job_id": job.id, "tenant": job.tenant, "attempt": job.attempt}
 
 
 class Masking(Protocol):

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from launcher.errors import Conflict, JobAlive, JobUnknown, LauncherError, StoreUnavailable
 from launcher.failures import wait_s
 from launcher.home import Home
+from launcher.logs import fields_of
 from launcher.processes import describe_exit, is_running, kill_session
 from launcher.progress import counts_of, kept_rows, read_live
 from launcher.settings import Settings
@@ -113,7 +114,7 @@ class Reaper:
                 raise
             except (LauncherError, OSError) as error:
                 # A folder that cannot be opened is no reason to leave the other jobs alone.
-                _log.warning("%s could not be put right: %s", job.id, error, extra=_fields(job))
+                _log.warning("%s could not be put right: %s", job.id, error, extra=fields_of(job))
         for job in self._store.overdue():
             with contextlib.suppress(Conflict, JobUnknown):
                 self._time_out_waiting(job)
@@ -150,7 +151,7 @@ class Reaper:
             killed = kill_session(job.pid, job.pid_started or 0.0)
             if not killed:
                 return 0
-            _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=_fields(job))
+            _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=fields_of(job))
         elif what != "settle":
             return 0
         if job.pid is not None and is_here:
@@ -193,7 +194,7 @@ class Reaper:
                 not_before=not_before,
                 **changes,
             )
-            _log.info("%s: %s", job.id, text, extra=_fields(job))
+            _log.info("%s: %s", job.id, text, extra=fields_of(job))
             return 1
         to, text = stopped_as(job, to, why, visible, kept)
         self._store.move(
@@ -207,7 +208,7 @@ class Reaper:
             counts=counts_of(job, live),
             **changes,
         )
-        _log.info("%s is %s: %s", job.id, to, text, extra=_fields(job))
+        _log.info("%s is %s: %s", job.id, to, text, extra=fields_of(job))
         return 1
 
     def _end_of(self, job: Job) -> tuple[Status, str, Outcome | None]:
@@ -249,7 +250,3 @@ class Reaper:
 def _ordinal(n: int) -> str:
     ending = "th" if 10 <= n % 100 <= 20 else {1: "st", 2: "nd", 3: "rd"}.get(n % 10, "th")
     return f"{n}{ending}"
-
-
-def _fields(job: Job) -> dict[str, Any]:
-    return {"job_id": job.id, "tenant": job.tenant, "attempt": job.attempt}
