@@ -1,2 +1,2 @@
 # The module that makes a job's attempts, unless a test names another.
-ATTEMPT = "launcher.attempt"
+ATTEMPT = "launcher.worker.attempt"

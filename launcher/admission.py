@@ -16,10 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from launcher.aside import call_aside
-from launcher.confined_spec import confine_spec
-from launcher.counting import count_rows
-from launcher.dispatcher import Forks
 from launcher.errors import (
     AsideFailed,
     ConnectionUnknown,
@@ -36,10 +32,14 @@ from launcher.errors import (
     SecretUnreadable,
     StoreUnavailable,
 )
+from launcher.estimate.counting import count_rows
+from launcher.forks.aside import call_aside
+from launcher.forks.forking import Forks
 from launcher.home import Home
-from launcher.reach import DEFAULT_CONNECTION, Reach, connections_of
-from launcher.rejects import rejects_of
+from launcher.reach.confined_spec import confine_spec
+from launcher.reach.tenant import DEFAULT_CONNECTION, Reach, connections_of
 from launcher.request.service import JobRequest, WebhookRequest
+from launcher.rows.rejects import rejects_of
 from launcher.settings import Settings
 from launcher.state.job import Job, Webhook, new_id
 from launcher.state.keys import Role
@@ -235,7 +235,7 @@ class Admission:
         try:
             answer: dict[str, Any] = call_aside(
                 self._forks,
-                "launcher.estimate:estimate",
+                "launcher.estimate.forked:estimate",
                 arguments,
                 timeout_s=_ESTIMATE_S,
                 working_dir=asked.working_dir or str(self._home.path),

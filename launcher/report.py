@@ -10,8 +10,8 @@ from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
-from launcher.progress import Live, Snapshot, counts_of, kept_rows
 from launcher.state.job import TERMINAL, Job, Seconds, Status
+from launcher.worker.progress import Live, Snapshot, counts_of, kept_rows
 from transforms.counts import Counts, bearable_ratio
 
 # Cells of a table are cut to this, so that a row of many columns stays readable.
@@ -20,7 +20,7 @@ _NUMBER_MARKS = str.maketrans("", "", "-+,.e%")
 
 
 class PlannedFeature(Protocol):
-    """How one column reaches the model; see `launcher.look.Feature`."""
+    """How one column reaches the model; see `launcher.estimate.look.Feature`."""
 
     @property
     def column(self) -> str: ...
@@ -31,7 +31,7 @@ class PlannedFeature(Protocol):
 
 
 class PlanReport(Protocol):
-    """What is shown of a plan; see `launcher.look.PlanReport`, whose import costs that of Beam."""
+    """What is shown of a plan; see `launcher.estimate.look.PlanReport`, whose import costs that of Beam."""
 
     @property
     def rows(self) -> int: ...

@@ -5,9 +5,9 @@ import time
 from collections.abc import Callable
 from typing import Protocol, TextIO
 
-from launcher.progress import Live, Snapshot, counts_of
 from launcher.report import Standing, clock, standing, standing_line
 from launcher.state.job import Job
+from launcher.worker.progress import Live, Snapshot, counts_of
 
 # Lines of a log are read by people, later; more often than this they are noise.
 _LINE_EVERY_S = 5.0

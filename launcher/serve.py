@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from launcher import ATTEMPT
 from launcher.api.app import make_app
 from launcher.errors import PortTaken
-from launcher.forking import PRELOAD
+from launcher.forks.forking import PRELOAD
 from launcher.home import Home
 from launcher.logs import JsonFormatter
 from launcher.service import Service

@@ -13,16 +13,17 @@ from pathlib import Path
 
 from launcher import ATTEMPT
 from launcher.admission import Admission
-from launcher.dispatcher import Dispatcher
 from launcher.errors import HomeUnusable, LauncherError, StoreUnavailable
-from launcher.forking import PRELOAD, ForkServer
+from launcher.forks.forking import PRELOAD, ForkServer
+from launcher.forks.processes import machine
 from launcher.home import Home
-from launcher.janitor import Janitor
 from launcher.keyring import Keyring
-from launcher.postman import Postman
-from launcher.processes import machine
-from launcher.reach import Reach
-from launcher.reaper import Reaper
+from launcher.loops.dispatcher import Dispatcher
+from launcher.loops.janitor import Janitor
+from launcher.loops.postman import Postman
+from launcher.loops.reaper import Reaper
+from launcher.loops.timekeeper import Timekeeper
+from launcher.reach.tenant import Reach
 from launcher.request.service import Defaults
 from launcher.settings import Settings
 from launcher.state.deliveries import Deliveries
@@ -32,7 +33,6 @@ from launcher.state.keys import KeyStore
 from launcher.state.registry import Connections, Models
 from launcher.state.schedules import Schedules
 from launcher.state.sql import SqlJobStore
-from launcher.timekeeper import Timekeeper
 from launcher.traceparent import Tracing
 
 # How often each looks by itself. What happens in this launcher wakes it at once; the rest is what happens elsewhere.

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from launcher.errors import SettingWrong
-from launcher.failures import FIRST_WAIT_S
-from launcher.handover import LEASE_S
 from launcher.traceparent import traces_are_wanted
+from launcher.worker.failures import FIRST_WAIT_S
+from launcher.worker.handover import LEASE_S
 
 _T = TypeVar("_T", int, float)
 

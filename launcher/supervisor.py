@@ -14,11 +14,11 @@ from typing import Any
 
 from launcher import ATTEMPT
 from launcher.errors import HomeUnusable, JobAlive, JobExists, LauncherError, NotNow, StoreUnavailable
+from launcher.forks.processes import describe_exit
 from launcher.home import Home, JobFolder, JobLock
-from launcher.processes import describe_exit
-from launcher.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot
 from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
 from launcher.state.store import JobStore
+from launcher.worker.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot
 from pipelines.spec import JobSpec
 
 
@@ -242,7 +242,7 @@ class Supervisor:
     def _start(self, job: Job, lock: JobLock) -> StartedJob:
         folder = self._home.job(job.id)
         # -P: a folder `launcher` or `queue.py` where the user works must not take the place of ours.
-        command = [sys.executable, "-P", "-m", "launcher.jobprocess", job.id, "--lock-fd", str(lock.fd)]
+        command = [sys.executable, "-P", "-m", "launcher.worker.jobprocess", job.id, "--lock-fd", str(lock.fd)]
         command += ["--attempt", self._attempt_module]
         try:
             with open(folder.log, "ab") as log:

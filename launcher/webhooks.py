@@ -24,8 +24,8 @@ from typing import Any
 import httpcore
 import httpx
 
-from launcher.egress import Egress
 from launcher.errors import AddressForbidden, HostUnknown, SecretUnreadable, WebhookFailed
+from launcher.reach.egress import Egress
 
 CONTENT_TYPE = "application/cloudevents+json"
 MAX_TRIES = 12

@@ -85,8 +85,8 @@ def score(arguments: dict[str, Any], fds: list[int]) -> None:
     """Make one attempt of a small job, and tell when it came to what, and what it had to import."""
     marks = {"entry": time.perf_counter()}
     before = set(sys.modules)
-    from launcher import attempt
     from launcher.state.job import Job
+    from launcher.worker import attempt
     from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects
     from predictors.base import ModelSpec
     from transforms.publish import AlwaysOpen

@@ -8,7 +8,7 @@ def estimate_object(report: dict[str, Any]) -> dict[str, Any]:
     """The estimate.
 
     Args:
-        report: as `launcher.estimate.estimate` gives it.
+        report: as `launcher.estimate.forked.estimate` gives it.
     """
     seconds = report["seconds"]
     return {

@@ -15,8 +15,8 @@ from launcher.api.lookup import own_job
 from launcher.api.pages import Cursor, Limit, offset_cursor, read_offset_cursor
 from launcher.api.view import JOBS_PATH
 from launcher.errors import ConnectionUnknown, NotNow, PathForbidden, Problem, RequestError, ResultGone
-from launcher.rejects import rejects_of
-from launcher.results import (
+from launcher.rows.rejects import rejects_of
+from launcher.rows.results import (
     FolderResult,
     ResultPlace,
     TableResult,

@@ -14,7 +14,6 @@ from launcher.cli.exits import DONE, FAILED, INTERRUPTED
 from launcher.errors import StatusUnknown
 from launcher.follow import Interrupts, follow
 from launcher.home import Home
-from launcher.progress import Live
 from launcher.report import (
     LISTED,
     Reason,
@@ -33,6 +32,7 @@ from launcher.screen import display_for, print_summary
 from launcher.state.job import STATUSES, Job, Status
 from launcher.state.sql import SqlJobStore
 from launcher.supervisor import StartedJob, Supervisor
+from launcher.worker.progress import Live
 
 
 def run(spec: str, as_json: bool, attempt_module: str) -> int:
@@ -51,7 +51,7 @@ def plan(spec: str, as_json: bool) -> int:
     asked = read_spec(spec)
     # The modules of a Python model, behind ours.
     sys.path.append(str(Path.cwd()))
-    from launcher.look import look
+    from launcher.estimate.look import look
 
     report = look(asked)
     print(dumped(plan_json(report)) if as_json else "\n".join(plan_lines(report)))
@@ -106,7 +106,7 @@ def show_job(job_id: str, as_json: bool) -> int:
 
 def show_rejects(job_id: str, limit: int, as_json: bool) -> int:
     """Show the first rows that a job rejected."""
-    from launcher.rejects import first_rejects
+    from launcher.rows.rejects import first_rejects
 
     with _supervisor() as supervisor:
         rows = first_rejects(supervisor.job(job_id), limit)
@@ -163,7 +163,7 @@ def _finish(supervisor: Supervisor, job: Job, as_json: bool, interrupted: bool) 
 def _reasons(job: Job) -> list[Reason]:
     if job.counts is None or not job.counts.rejected:
         return []
-    from launcher.rejects import top_reasons
+    from launcher.rows.rejects import top_reasons
 
     return top_reasons(job)
 

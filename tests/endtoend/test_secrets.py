@@ -207,7 +207,7 @@ def test_a_password_is_used_and_shown_nowhere(
     assert [done.returncode for done in told] == [0] * 3
     for done in (plan, run, *told):
         assert SECRET not in done.stdout + done.stderr
-    assert any(b"launcher.jobprocess" in line for line in glimpse.processes)
+    assert any(b"launcher.worker.jobprocess" in line for line in glimpse.processes)
     assert not [line for line in glimpse.processes if SECRET in line]
     assert glimpse.files <= may_hold
     assert holders(work) <= may_hold

@@ -11,18 +11,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from launcher.handover import Handover
 from launcher.home import Home, JobLock
 from launcher.state.job import Job
 from launcher.state.sql import SqlJobStore
 from launcher.supervisor import StartedJob, Supervisor
+from launcher.worker.handover import Handover
 
 # The server imports and nothing else: a parent that had run a pipeline would hang its children.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
-        "launcher.attempt",
-        "launcher.jobprocess",
+        "launcher.worker.attempt",
+        "launcher.worker.jobprocess",
         "transforms.sinks.postgres",
         "transforms.sinks.sqlite",
         "predictors.onnx",
@@ -44,8 +44,8 @@ def _shorten() -> None:
 
 
 def _live(home: str, job_id: str, working_dir: str) -> None:
-    """Be a job's process, as `launcher.jobprocess` is."""
-    from launcher.jobprocess import JobProcess
+    """Be a job's process, as `launcher.worker.jobprocess` is."""
+    from launcher.worker.jobprocess import JobProcess
 
     os.setsid()
     _shorten()

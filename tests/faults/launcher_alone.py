@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 from launcher import ATTEMPT
-from launcher.forking import PRELOAD
+from launcher.forks.forking import PRELOAD
 from launcher.home import Home
 from launcher.logs import JsonFormatter
 from launcher.service import Service
@@ -34,7 +34,7 @@ def main() -> None:
         Home(asked.home),
         asked.work,
         keyless=True,
-        preload=("launcher.jobprocess", asked.attempt) if light else PRELOAD,
+        preload=("launcher.worker.jobprocess", asked.attempt) if light else PRELOAD,
         attempt_module=asked.attempt,
     )
     service.start()

@@ -62,7 +62,7 @@ def check_finished(place: Place, supervisor: ForkingSupervisor, job_id: str) -> 
 
 def noted_rows(supervisor: ForkingSupervisor, job_id: str) -> int | None:
     """Rows that the ledger has, asked of the sink itself; None before there is a plan."""
-    from launcher.attempt import make_sink
+    from launcher.worker.attempt import make_sink
     from transforms.ledger import count
 
     folder = supervisor.folder(job_id).path

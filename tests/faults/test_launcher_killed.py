@@ -16,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from launcher.forks.processes import is_running
 from launcher.home import Home
-from launcher.processes import is_running
 from launcher.state.job import Job, new_id
 from launcher.state.registry import Connections
 from launcher.state.sql import SqlJobStore

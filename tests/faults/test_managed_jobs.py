@@ -19,7 +19,7 @@ import pytest
 
 from launcher.api.view import job_object
 from launcher.errors import NotNow, RequestError
-from launcher.rejects import first_rejects
+from launcher.rows.rejects import first_rejects
 from launcher.state.job import Job
 from tests.faults.launchers import most_at_work, until
 from tests.faults.managed import (
@@ -546,7 +546,7 @@ def test_a_model_finds_none_of_the_service_s_secrets(desk: Desk, database: str, 
     assert seen["os.environ"]["PENSTOCK_JOB_ID"] == job.id
     assert "hidden" not in json.dumps(seen)
     assert "PATH" in names
-    assert "launcher.forkserver" in seen["parent's cmdline"]
+    assert "launcher.forks.forkserver" in seen["parent's cmdline"]
 
 
 def test_no_password_is_in_any_log_file_or_record_of_a_job(

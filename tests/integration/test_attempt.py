@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launcher import attempt
 from launcher.state.job import Job
+from launcher.worker import attempt
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects
 from predictors.base import ModelSpec
 from tests.scenes import Doubler, numbered_rows, write_files

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from launcher.forking import PRELOAD, ForkServer, Task
+from launcher.forks.forking import PRELOAD, ForkServer, Task
 from tests.scenes import numbered_rows, published_rows, write_files
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from launcher.errors import ResultGone, ResultUnreadable
-from launcher.results import TableResult, as_json_rows, result_page
+from launcher.rows.results import TableResult, as_json_rows, result_page
 from tests.contract.sinks import manifest_of, rows_of, split_of
 from tests.servers import Postgres
 from transforms.batches import ScoredSpan, Span
@@ -176,7 +176,7 @@ def test_reading_needs_no_other_right_than_to_read(postgres: Postgres, database:
 
 
 def test_a_page_that_takes_too_long_is_told_in_one_line(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    import launcher.tablepages as tablepages
+    import launcher.rows.tablepages as tablepages
 
     place = publish(database, rows_of(0, 10))
     monkeypatch.setattr(tablepages, "_SETTINGS", tablepages._SETTINGS.replace("'10s'", "'100ms'"))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from launcher.look import Feature, PlanReport, look
+from launcher.estimate.look import Feature, PlanReport, look
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
 from tests.servers import Postgres

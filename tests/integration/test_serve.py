@@ -27,7 +27,7 @@ from tests.api import BATCH, wait_for
 PROGRAM = """
 import sys
 from launcher.serve import serve
-serve(sys.argv[1], int(sys.argv[2]), preload=("launcher.jobprocess", "tests.unit.launcher_fakes"),
+serve(sys.argv[1], int(sys.argv[2]), preload=("launcher.worker.jobprocess", "tests.unit.launcher_fakes"),
       attempt_module="tests.unit.launcher_fakes")
 print("apache_beam" in sys.modules)
 """

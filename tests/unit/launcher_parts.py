@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from launcher.forking import Child, ForkServer, Task
+from launcher.forks.forking import Child, ForkServer, Task
 from launcher.home import Home
 from launcher.state.database import Database
 from launcher.state.job import Job

@@ -13,7 +13,7 @@ import pytest
 
 from launcher.admission import Admission, Caller
 from launcher.errors import JobUnknown, NotNow, RequestError, RoleLacking, StoreUnavailable
-from launcher.reach import Reach
+from launcher.reach.tenant import Reach
 from launcher.request.service import Defaults, JobRequest, job_request
 from launcher.settings import Settings
 from launcher.state.job import Job, Seconds, Status

@@ -7,7 +7,7 @@ import time
 import psutil
 import pytest
 
-from launcher.processes import describe_exit, is_running, kill_session
+from launcher.forks.processes import describe_exit, is_running, kill_session
 from tests.unit.launcher_parts import NOBODY, python, until
 
 # Starts a child in its session, one in a process group of its own, and one in a session of its own; tells their pids.

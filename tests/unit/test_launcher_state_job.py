@@ -7,8 +7,6 @@ from typing import Any, get_args
 import pytest
 
 from launcher.errors import MoveForbidden
-from launcher.jobprocess import seconds_of
-from launcher.progress import Live
 from launcher.state.job import (
     ACTIVE,
     MOVES,
@@ -22,6 +20,8 @@ from launcher.state.job import (
     new_id,
     stopped_as,
 )
+from launcher.worker.jobprocess import seconds_of
+from launcher.worker.progress import Live
 from tests.contract.job_store import T0, job
 from transforms.counts import Counts
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import pytest
 
-from launcher.egress import Egress, look_up
 from launcher.errors import SecretUnreadable, WebhookFailed
+from launcher.reach.egress import Egress, look_up
 from launcher.webhooks import (
     MAX_TIMEOUT_S,
     MAX_TRIES,

@@ -1,0 +1,172 @@
+"""The dispatcher: takes jobs from the queues and gives each a process."""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from launcher import ATTEMPT
+from launcher.errors import Conflict, ForkFailed, HomeUnusable, JobAlive, JobUnknown, LauncherError
+from launcher.forks.forking import Child, Forks, Task
+from launcher.home import Home
+from launcher.logs import fields_of
+from launcher.settings import Settings
+from launcher.state.job import AT_WORK, Job, shown_counts
+from launcher.state.store import JobStore
+from launcher.worker.failures import is_passing, wait_s
+from launcher.worker.handover import Handover
+
+# A job's lock may be held for some milliseconds by whoever looks whether it lives.
+_AGAIN_S = 0.5
+
+_log = logging.getLogger("launcher.loops.dispatcher")
+
+
+class Dispatcher:
+    """Starts the jobs that wait, as far as limits allow.
+
+    Args:
+        owner: this launcher's id.
+        connections_of: URIs of the connections that a job's spec names; raises LauncherError for one that it may not
+            have (any more).
+        folders_of: the folders that a tenant's paths are confined to; None: not at all.
+    """
+
+    def __init__(
+        self,
+        home: Home,
+        store: JobStore,
+        forks: Forks,
+        settings: Settings,
+        owner: str,
+        connections_of: Callable[[Job], Mapping[str, str]],
+        folders_of: Callable[[str], tuple[str, ...] | None],
+        attempt_module: str = ATTEMPT,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._home = home
+        self._store = store
+        self._forks = forks
+        self._settings = settings
+        self._owner = owner
+        self._connections_of = connections_of
+        self._folders_of = folders_of
+        self._attempt_module = attempt_module
+        self._now = now
+        self._closed = False
+        self._starting: set[str] = set()
+        self._lock = threading.Lock()
+
+    def is_starting(self, job_id: str) -> bool:
+        """Whether this launcher has claimed a job and not started it yet. From any thread."""
+        with self._lock:
+            return job_id in self._starting
+
+    def close(self) -> None:
+        """Start nothing more. What cannot be started because of that goes back into its queue. From any thread."""
+        self._closed = True
+
+    def tick(self) -> int:
+        """Claim and start jobs. Returns how many were claimed."""
+        at_work = sum(job.owner == self._owner for job in self._store.at_work())
+        room = self._settings.max_jobs - at_work
+        claimed_jobs = 0
+        while room > 0 and not self._closed:
+            # One at a time: a job waits in the queue, where another launcher can take it, rather than here.
+            claimed = self._claim()
+            if claimed is None:
+                break
+            try:
+                self._start(claimed)
+            finally:
+                with self._lock:
+                    self._starting.discard(claimed.id)
+            claimed_jobs += 1
+            room -= 1
+        return claimed_jobs
+
+    def _claim(self) -> Job | None:
+        with self._lock:
+            # Held meanwhile, so that nobody finds it claimed and not yet among those that start.
+            jobs = self._store.claim(self._owner, 1, self._settings.max_concurrent_jobs, self._settings.lease_s)
+            self._starting |= {job.id for job in jobs}
+        return jobs[0] if jobs else None
+
+    def _start(self, job: Job) -> None:
+        try:
+            child = self._fork(job)
+        except JobAlive:
+            # Its last process is still going.
+            self._put_back(job, "its last process is still there, again", _AGAIN_S, job.retries)
+        except (ForkFailed, HomeUnusable, OSError) as error:
+            if self._closed:
+                self._put_back(job, "its launcher was stopped, again", 0.0, job.retries)
+            else:
+                self._try_again(job, str(error))
+        except LauncherError as error:
+            if is_passing(error):
+                self._try_again(job, str(error))
+            else:
+                self._fail(job, str(error))
+        else:
+            _log.info("%s is started, pid %d", job.id, child.pid, extra=fields_of(job))
+            # Before it says so itself: should it die first, it has to be known that it was there.
+            with contextlib.suppress(Conflict, JobUnknown):
+                started = {"pid": child.pid, "pid_started": child.started}
+                self._store.beat(job.id, job.attempt, self._settings.lease_s, **started)
+
+    def _fork(self, job: Job) -> Child:
+        folder = self._home.job(job.id)
+        folder.create()
+        lock = folder.lock(job.id, job.pid)
+        try:
+            if not Path(job.working_dir).is_dir():
+                raise LauncherError(f"the folder {job.working_dir} is gone; submit the job anew")
+            handover = Handover(
+                home=str(self._home.path),
+                job_id=job.id,
+                attempt=job.attempt,
+                store_url=self._settings.store_url,
+                connections=dict(self._connections_of(job)),
+                allowed_paths=self._folders_of(job.tenant),
+                lease_s=self._settings.lease_s,
+                first_wait_s=self._settings.retry_wait_s,
+                max_input_rows=self._settings.max_input_rows,
+                attempt_module=self._attempt_module,
+            )
+            task = Task(
+                entry="launcher.worker.jobprocess:run_forked",
+                arguments={**handover.to_json(), "tenant": job.tenant},
+                working_dir=job.working_dir,
+                environment={**self._settings.job_environment, "PENSTOCK_JOB_ID": job.id},
+                output=str(folder.log),
+            )
+            return self._forks.fork(task, (lock.fd,))
+        finally:
+            lock.release()
+
+    def _try_again(self, job: Job, why: str) -> None:
+        tries = job.spec.config.retry_count
+        if job.retries >= tries:
+            self._fail(job, why)
+            return
+        waiting_s = wait_s(job.retries, self._settings.retry_wait_s)
+        self._put_back(job, f"{why}; retry {job.retries + 1} of {tries}", waiting_s, job.retries + 1)
+
+    def _put_back(self, job: Job, why: str, waiting_s: float, retries: int) -> None:
+        not_before = self._now() + timedelta(seconds=waiting_s)
+        reason = f"{why} in {waiting_s:.1f} s"
+        self._move(job, "submitted", reason, retries=retries, not_before=not_before)
+
+    def _fail(self, job: Job, why: str) -> None:
+        text = " ".join(why.split())
+        self._move(job, "failed", text, error=text, outcome="error", counts=shown_counts(job))
+
+    def _move(self, job: Job, to: str, reason: str, **changes: object) -> None:
+        try:
+            self._store.move(job.id, AT_WORK, to, reason, attempt=job.attempt, **changes)  # type: ignore[arg-type]
+            _log.info("%s is %s: %s", job.id, to, reason, extra=fields_of(job))
+        except Conflict as conflict:
+            _log.info("%s: %s", job.id, conflict, extra=fields_of(job))

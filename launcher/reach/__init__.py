@@ -1,0 +1,1 @@
+"""What a tenant's jobs may reach: folders, hosts, databases."""

@@ -1,0 +1,1 @@
+"""Looking at rows: those that a job published, and those that it rejected."""

@@ -1,0 +1,382 @@
+"""One attempt of a job, inside the job's own process: prepare, run, publish.
+
+Preparing loads the model, opens the input (a query is snapshotted), checks the one against the other and stores the
+plan; a later attempt finds the plan and does none of it again.
+"""
+
+import base64
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from launcher.state.job import Job
+from launcher.worker.apart import check_apart
+from pipelines.batch import BatchRun, build
+from pipelines.options import make_pipeline
+from pipelines.spec import JobSpec, ParquetInput, ParquetOutput
+from predictors.base import ModelSpec, Predictor
+from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch
+from predictors.feeding import check_features, feed
+from predictors.pool.inline import check_answer
+from predictors.python import PythonPredictor
+from predictors.recovery import text_of
+from predictors.registry import make_predictor
+from transforms.batches import Split
+from transforms.connection import Connection
+from transforms.counts import Counts
+from transforms.errors import InputChanged, OutputError, PipelineError
+from transforms.ledger import count, write_durably
+from transforms.publish import Gate, Publication, publish
+from transforms.rejects import RejectFolder
+from transforms.score import Scoring
+from transforms.sinks.base import Sink
+from transforms.sinks.parquet import ParquetSink
+from transforms.sources.base import Source
+from transforms.sources.parquet import ParquetSource
+from transforms.telemetry import Telemetry
+
+# Told while a query is snapshotted: rows so far, and the estimated number of all.
+OnSnapshot = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A model and an input that fit together.
+
+    Args:
+        predictor: loaded, and bound to the input's columns.
+        source: the input.
+        columns: those to be read.
+        passthrough: those that the output keeps.
+        output_schema: of the rows to be staged.
+    """
+
+    predictor: Predictor
+    source: Source
+    columns: tuple[str, ...]
+    passthrough: tuple[str, ...]
+    output_schema: pa.Schema
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that `run` needs.
+
+    Args:
+        spec: what was asked for.
+        total_rows: rows of the plan.
+        output, rejects: where the result and the rejects will be, for people.
+        already: rows that the ledger had when the attempt began.
+        publication: the plan, the sink, the rejects, and the terms.
+        bound: model and input; None when the result is published and only tidying is left.
+        telemetry: where the counters go.
+        in_flight_share: of the spans that are in flight at once; less after an attempt that ran out of memory.
+    """
+
+    spec: JobSpec
+    total_rows: int
+    output: str
+    rejects: str
+    already: Counts
+    publication: Publication
+    bound: Bound | None
+    telemetry: Telemetry
+    in_flight_share: float
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an attempt ended well: rows of the whole job, thread-seconds of this attempt."""
+
+    counts: Counts
+    outcome: str
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def prepare(job: Job, folder: Path, on_snapshot: OnSnapshot = lambda rows, total: None) -> Prepared:
+    """Load, open, check and plan; or take up what an earlier attempt planned.
+
+    Args:
+        folder: the job's own; gets `plan.json` and, for a query, `snapshot/`.
+
+    Raises:
+        PipelineError, PredictorError: one line that says what is wrong.
+    """
+    plan_file = folder / "plan.json"
+    try:
+        return _prepare(job, folder, plan_file, on_snapshot)
+    finally:
+        if not plan_file.exists():
+            # It failed, and another attempt would ask the query anew.
+            drop_snapshot(folder)
+
+
+def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot) -> Prepared:
+    spec = job.spec
+    stored = json.loads(plan_file.read_bytes()) if plan_file.exists() else None
+    sink = make_sink(job, folder)
+    if stored is not None and sink.published() is not None:
+        return _published(job, folder, stored, sink)
+    predictor = make_predictor(spec.model)
+    predictor.load()
+    model_sha256 = _model_sha256(spec.model)
+    if stored is None:
+        check_apart(spec, folder)
+        source = _open_input(spec, folder, on_snapshot)
+        bound = bind(spec, predictor, source)
+        splits = tuple(source.plan(bound.columns, spec.config.batch_size))
+    else:
+        if stored["model_sha256"] != model_sha256:
+            raise InputChanged(f"model {spec.model.uri} changed after the job was planned; run the job anew")
+        source = _reopen_input(stored["input"], folder)
+        bound = bind(spec, predictor, source, _schema(stored["predictions"]))
+        splits = _splits(stored)
+    rejects = make_rejects(job, folder, source)
+    sink.prepare(bound.output_schema)
+    rejects.prepare()
+    if stored is None:
+        plan = {
+            "model_sha256": model_sha256,
+            "input": _input_json(source),
+            "predictions": _encoded(predictor.output_schema),
+            "splits": [split.to_json() for split in splits],
+        }
+        write_durably(plan_file, json.dumps(plan).encode())
+    details = {"model": {"uri": spec.model.uri, "sha256": model_sha256}}
+    publication = Publication(job.id, sink, rejects, splits, spec.rejects.max_reject_ratio, details=details)
+    already = count(sink.all_notes())
+    return _prepared(job, folder, publication, already, bound)
+
+
+def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink) -> Prepared:
+    """What is left to do where an earlier attempt was cut off behind publishing; neither model nor input is needed."""
+    rejects = make_rejects(job, folder, _closed_input(stored["input"]))
+    details = {"model": {"uri": job.spec.model.uri, "sha256": stored["model_sha256"]}}
+    ratio = job.spec.rejects.max_reject_ratio
+    publication = Publication(job.id, sink, rejects, _splits(stored), ratio, details=details)
+    return _prepared(job, folder, publication, sink.published() or Counts(), None)
+
+
+def _prepared(job: Job, folder: Path, publication: Publication, already: Counts, bound: Bound | None) -> Prepared:
+    return Prepared(
+        spec=job.spec,
+        total_rows=sum(split.rows or 0 for split in publication.splits),
+        output=publication.sink.describe(),
+        rejects=publication.rejects.path,
+        already=already,
+        publication=publication,
+        bound=bound,
+        telemetry=Telemetry(str(folder / "progress"), job.attempt),
+        in_flight_share=0.5**job.memory_strikes,
+    )
+
+
+def run(prepared: Prepared, gate: Gate) -> Result:
+    """Run the graph to its end, publishing included.
+
+    Args:
+        gate: opened just before anything becomes visible; from there the job cannot be cancelled.
+
+    Raises:
+        PipelineError, PredictorError: one line that says what went wrong; staged rows are kept.
+    """
+    spec, bound, job = prepared.spec, prepared.bound, prepared.publication
+    publication = replace(job, gate=gate)
+    if bound is None:
+        # Published by an earlier attempt; its notes may be gone already, so nobody may ask for them.
+        return _result(publish(publication), prepared)
+    scoring = Scoring(
+        predictor=bound.predictor,
+        passthrough=bound.passthrough,
+        batch_size=spec.config.batch_size,
+        parallelism=spec.config.parallelism,
+        nulls=spec.model.nulls,
+        retry_count=spec.config.retry_count,
+        on_trial=prepared.already.scored == 0,
+        in_flight_share=prepared.in_flight_share,
+    )
+    pipeline = make_pipeline(spec.config.runner)
+    build(pipeline, BatchRun(bound.source, bound.columns, scoring, publication, prepared.telemetry))
+    try:
+        pipeline.run().wait_until_finish()
+    except (PipelineError, PredictorError) as error:
+        raise _without_step(error) from error
+    finally:
+        prepared.telemetry.counters().flush()
+    counts = publication.sink.published()
+    if counts is None:
+        raise OutputError(f"{prepared.output}: the pipeline ended, but nothing was published; resume the job")
+    return _result(counts, prepared)
+
+
+def _result(counts: Counts, prepared: Prepared) -> Result:
+    values = prepared.telemetry.counters().values()
+    seconds = {name: values[f"{name}_s"] for name in ("read", "score", "write")}
+    return Result(counts, "with_rejects" if counts.rejected else "clean", seconds)
+
+
+def discard(job: Job, folder: Path) -> None:
+    """Remove what the job staged and its snapshot. A published result stays.
+
+    Raises:
+        PipelineError: the destination could not be reached to be tidied.
+    """
+    make_sink(job, folder).discard()
+    make_rejects(job, folder, ParquetSource((), pa.schema([]))).discard()
+    drop_snapshot(folder)
+
+
+def drop_snapshot(folder: Path) -> None:
+    """Remove a query's snapshot once nothing will read it again."""
+    shutil.rmtree(folder / "snapshot", ignore_errors=True)
+
+
+def bind(spec: JobSpec, predictor: Predictor, source: Source, predictions: pa.Schema | None = None) -> Bound:
+    """Fit a loaded model and an input together: which columns are read, which the output has.
+
+    Args:
+        predictions: the prediction columns, where an earlier attempt has learned them.
+
+    Raises:
+        SchemaMismatch: a column is missing, of a type the model cannot take, or named twice in the output.
+    """
+    columns = source.schema
+    if isinstance(predictor, PythonPredictor):
+        predictor.bind(columns)
+    check_features(columns, predictor.input_schema)
+    passthrough = spec.output.columns if spec.output.columns is not None else tuple(columns.names)
+    for name in passthrough:
+        if name not in columns.names:
+            raise SchemaMismatch(
+                f"output.columns names {name!r}, which the input does not have; it has {', '.join(columns.names)}"
+            )
+    needed = {*predictor.input_schema.names, *passthrough}
+    read = tuple(name for name in columns.names if name in needed)
+    if isinstance(predictor, PythonPredictor) and predictor.output_schema is None:
+        predictor.learn(predictions if predictions is not None else _answer_to_first_rows(predictor, source, spec))
+    predicted = predictor.output_schema
+    for name in predicted.names:
+        if name in passthrough:
+            raise SchemaMismatch(
+                f"column {name!r} comes from the input and from the model; leave it out of output.columns, "
+                f"or rename it in the query"
+            )
+    schema = pa.schema([*(columns.field(name).remove_metadata() for name in passthrough), *predicted])
+    return Bound(predictor, source, read, passthrough, schema)
+
+
+def make_sink(job: Job, folder: Path) -> Sink:
+    """The sink that the job's output names."""
+    output = job.spec.output
+    if isinstance(output, ParquetOutput):
+        return ParquetSink(output.path, output.mode, job.id, folder, output.appends_to)
+    from transforms.sinks.table import table_sink
+
+    connection = Connection(output.connection)
+    return table_sink(connection, output.table_name, output.mode, job.id, folder / "staged", output.appends_to)
+
+
+def make_rejects(job: Job, folder: Path, source: Source) -> RejectFolder:
+    """Where the job's rejects go: the folder that the spec names, or one of the job's own."""
+    return RejectFolder(job.spec.rejects.path or str(folder / "rejects"), job.id, source, folder)
+
+
+def _open_input(spec: JobSpec, folder: Path, on_snapshot: OnSnapshot) -> Source:
+    if isinstance(spec.input, ParquetInput):
+        return ParquetSource.open(spec.input.path)
+    from transforms.sources.sql import snapshot
+
+    connection = Connection(spec.input.connection)
+    return snapshot(connection, spec.input.query, folder / "snapshot", spec.config.batch_size, on_snapshot)
+
+
+def _splits(stored: dict[str, Any]) -> tuple[Split, ...]:
+    return tuple(Split.from_json(split) for split in stored["splits"])
+
+
+def _input_json(source: Source) -> dict[str, Any]:
+    if isinstance(source, ParquetSource):
+        return {"source": "parquet", "files": list(source.files), "schema": _encoded(source.schema)}
+    return {"source": "sql", "schema": _encoded(source.schema)}
+
+
+def _closed_input(stored: dict[str, Any]) -> Source:
+    """The input's schema, for a job that will not read it again."""
+    return ParquetSource(tuple(stored.get("files", ())), _schema(stored["schema"]))
+
+
+def _reopen_input(stored: dict[str, Any], folder: Path) -> Source:
+    if stored["source"] == "parquet":
+        return ParquetSource(tuple(stored["files"]), _schema(stored["schema"]))
+    from transforms.sources.snapshot import SnapshotSource
+
+    return SnapshotSource.open(folder / "snapshot")
+
+
+def _answer_to_first_rows(predictor: Predictor, source: Source, spec: JobSpec) -> pa.Schema:
+    """Ask a class that does not declare its prediction columns."""
+    for rows in first_rows(source, predictor.input_schema.names, _SAMPLE_ROWS, spec.config.batch_size):
+        fed = feed(rows, predictor.input_schema, spec.model.nulls)
+        if not fed.rows.num_rows:
+            continue
+        try:
+            answer = predictor.predict(fed.rows)
+        except PredictorError:
+            raise
+        except Exception as error:
+            raise ModelNotLoadable(
+                f"model {spec.model.uri} declares no output_schema, and failed on the first rows: "
+                f"{type(error).__name__}: {text_of(error)}; declare one, or mend the rows"
+            ) from error
+        check_answer(answer, fed.rows.num_rows, answer.schema)
+        return answer.schema
+    raise ModelNotLoadable(
+        f"model {spec.model.uri} declares no output_schema, and there is no row to ask it with; declare one"
+    )
+
+
+# Rows that show what a model answers.
+_SAMPLE_ROWS = 5
+
+
+def first_rows(source: Source, columns: Sequence[str], rows: int, batch_size: int) -> Iterator[pa.RecordBatch]:
+    """The first rows of the input, in batches of `rows`; the caller takes as many as it needs."""
+    for split in source.plan(columns, batch_size):
+        for batch in source.read(split, columns):
+            for start in range(0, batch.rows.num_rows, rows):
+                yield batch.rows.slice(start, rows)
+
+
+def _model_sha256(model: ModelSpec) -> str | None:
+    """What the model was, so that a resume does not mix two. None where there is no file to look at."""
+    path: str | None = model.uri
+    if model.flavor == "python":
+        module = importlib.util.find_spec(model.uri.partition(":")[0])
+        path = module.origin if module else None
+    if path is None or not os.path.isfile(path):
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _encoded(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def _schema(encoded: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded)))
+
+
+def _without_step(error: Exception) -> Exception:
+    """The error without the names of steps that Beam appends to its text."""
+    text = re.sub(r"\s*\[while running '[^']*'\]", "", str(error.args[0])) if error.args else ""
+    return type(error)(text, *error.args[1:])

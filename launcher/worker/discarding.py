@@ -1,0 +1,20 @@
+"""Removing what a job has staged, in a process of its own that is forked for it."""
+
+import importlib
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from launcher.state.job import Job
+from launcher.worker.jobprocess import with_uris
+from pipelines.spec import JobSpec
+
+
+def discard(job_id: str, spec: dict[str, Any], connections: dict[str, str], folder: str, attempt_module: str) -> None:
+    """Remove what the job staged; a published result stays.
+
+    Raises:
+        PipelineError: the destination could not be reached to be tidied.
+    """
+    job = Job(job_id, with_uris(JobSpec.from_json(spec), connections), folder, datetime.now(UTC))
+    importlib.import_module(attempt_module).discard(job, Path(folder))

@@ -1,0 +1,351 @@
+"""The dispatcher: which jobs it starts, with what, and what becomes of those that it cannot start."""
+
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from launcher.errors import ConnectionUnknown, ForkFailed, HomeUnusable, HostUnknown, StoreUnavailable
+from launcher.forks.forking import Task
+from launcher.loops.dispatcher import Dispatcher
+from launcher.loops.reaper import Reaper
+from launcher.settings import Settings
+from launcher.state.job import Job
+from launcher.worker.handover import Handover
+from tests.contract.job_store import T0
+from tests.unit.launcher_parts import NOBODY, OWNER, PATIENCE_S, FakeForks, Parts, parts
+
+SECRET = "postgresql://sales:hush@192.0.2.7/sales"
+
+
+@dataclass
+class Dispatching:
+    parts: Parts
+    forks: FakeForks = field(default_factory=FakeForks)
+    settings: Settings = field(default_factory=lambda: Settings(retry_wait_s=10.0))
+    uris: Mapping[str, str] = field(default_factory=lambda: {"sales": SECRET})
+    refusal: Exception | None = None
+
+    def made(self, owner: str = OWNER, **settings: Any) -> Dispatcher:
+        def connections_of(job: Job) -> Mapping[str, str]:
+            if self.refusal is not None:
+                raise self.refusal
+            return self.uris
+
+        return Dispatcher(
+            self.parts.home,
+            self.parts.store,
+            self.forks,
+            replace(self.settings, **settings),
+            owner,
+            connections_of,
+            lambda tenant: (f"/data/{tenant}",),
+            "tests.light",
+            self.parts.clock,
+        )
+
+    def add(self, job_id: str = "batch-1", **changes: Any) -> None:
+        self.parts.add(job_id, **changes)
+
+    def job(self, job_id: str = "batch-1") -> Job:
+        return self.parts.store.get(job_id)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Dispatching]:
+    with parts(tmp_path) as made:
+        world = Dispatching(made)
+        yield world
+        world.forks.let_go()
+
+
+# --- starting ----------------------------------------------------------------------------------------------------
+
+
+def test_a_job_is_started_with_all_that_it_needs(world: Dispatching) -> None:
+    world.settings = replace(
+        world.settings, max_input_rows=500, job_environment={"PATH": "/bin"}, store_url="sqlite:///x"
+    )
+    world.add(tenant="acme")
+    assert world.made().tick() == 1
+    (task,) = world.forks.tasks
+    arguments = dict(task.arguments)
+    tenant = arguments.pop("tenant")
+    folder = world.parts.home.job("batch-1")
+
+    assert task == Task(
+        "launcher.worker.jobprocess:run_forked",
+        task.arguments,
+        str(folder.path),
+        {"PATH": "/bin", "PENSTOCK_JOB_ID": "batch-1"},
+        str(folder.log),
+    )
+    assert tenant == "acme"
+    assert Handover.from_json(arguments) == Handover(
+        home=str(world.parts.home.path),
+        job_id="batch-1",
+        attempt=1,
+        store_url="sqlite:///x",
+        connections={"sales": SECRET},
+        allowed_paths=("/data/acme",),
+        lease_s=30.0,
+        first_wait_s=10.0,
+        max_input_rows=500,
+        attempt_module="tests.light",
+    )
+
+
+def test_no_secret_is_in_a_handovers_repr() -> None:
+    handover = Handover("/home", "batch-1", 1, "postgresql://penstock:hush@db/jobs", {"sales": SECRET})
+
+    assert "hush" not in repr(handover)
+
+
+def test_the_process_holds_the_jobs_lock_and_is_known(world: Dispatching) -> None:
+    world.add()
+    world.made().tick()
+    job = world.job()
+
+    assert world.parts.home.job("batch-1").is_alive()
+    assert (job.status, job.owner, job.pid, job.pid_started) == ("preparing", OWNER, NOBODY, T0.timestamp())
+    world.forks.let_go()
+    assert not world.parts.home.job("batch-1").is_alive()
+
+
+def test_a_process_that_dies_before_its_first_word_costs_the_job_a_retry(world: Dispatching) -> None:
+    """Or it would be started for ever."""
+    world.add()
+    dispatcher = world.made()
+    dispatcher.tick()
+    world.forks.let_go()
+    reaper = Reaper(
+        world.parts.home,
+        world.parts.store,
+        world.settings,
+        lambda owner: True,
+        dispatcher.is_starting,
+        world.parts.clock,
+    )
+    reaper.note_exit(NOBODY, 1)
+
+    assert reaper.tick() == 1
+    assert world.job().retries == 1
+    assert world.parts.reasons()[-1].startswith(f"its process died (pid {NOBODY}, exit code 1); retry 1 of 3 in ")
+
+
+def test_a_process_that_was_quicker_than_the_dispatcher_is_left_alone(world: Dispatching) -> None:
+    world.add()
+    world.forks.on_fork = lambda task: world.parts.store.move("batch-1", "preparing", "failed", "the model is missing")
+    world.made().tick()
+
+    assert (world.job().status, world.job().pid) == ("failed", None)
+
+
+def test_no_more_jobs_are_started_than_there_is_room_for(world: Dispatching) -> None:
+    for n in range(5):
+        world.add(f"batch-{n}", tenant=f"tenant-{n}")
+    dispatcher = world.made(max_jobs=2)
+
+    assert dispatcher.tick() == 2
+    assert dispatcher.tick() == 0
+    world.parts.store.move("batch-0", "preparing", "failed", "no")
+    assert dispatcher.tick() == 1
+    # The room of another launcher is another's.
+    assert world.made("launcher-two", max_jobs=2).tick() == 2
+
+
+def test_no_tenant_has_more_jobs_at_work_than_it_may(world: Dispatching) -> None:
+    for n in range(4):
+        world.add(f"batch-{n}", tenant="acme")
+    world.add("batch-9", tenant="globex")
+
+    assert world.made(max_concurrent_jobs=2).tick() == 3
+    assert {job.id for job in world.parts.store.at_work()} == {"batch-0", "batch-1", "batch-9"}
+
+
+# --- what cannot be started ----------------------------------------------------------------------------------------
+
+
+def test_a_fork_that_fails_is_tried_again_and_then_given_up(world: Dispatching) -> None:
+    world.add(config={"retry_count": 2})
+    world.forks.failures = [ForkFailed("the fork server is not warm yet") for _ in range(3)]
+    dispatcher = world.made()
+    for _ in range(3):
+        assert dispatcher.tick() == 1
+        assert dispatcher.tick() == 0
+        world.parts.clock.advance(61)
+    job = world.job()
+    waits = [reason for reason in world.parts.reasons() if "retry" in reason]
+
+    assert (job.status, job.outcome, job.error) == ("failed", "error", "the fork server is not warm yet")
+    assert [wait.partition(" in ")[0] for wait in waits] == [
+        "the fork server is not warm yet; retry 1 of 2",
+        "the fork server is not warm yet; retry 2 of 2",
+    ]
+    assert not world.parts.home.job("batch-1").is_alive()
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(ForkFailed("no room for a process"), id="fork"),
+        pytest.param(PermissionError(13, "Permission denied"), id="operating system"),
+    ],
+)
+def test_one_failure_to_fork_is_got_over(world: Dispatching, failure: Exception) -> None:
+    world.add()
+    world.forks.failures = [failure]
+    dispatcher = world.made()
+    dispatcher.tick()
+    waiting = world.job()
+    world.parts.clock.advance(11)
+    dispatcher.tick()
+
+    assert (waiting.status, waiting.retries, waiting.attempt) == ("submitted", 1, 2)
+    assert (world.job().status, world.job().attempt) == ("preparing", 2)
+
+
+def test_a_connection_that_is_gone_fails_the_job_with_a_clear_line(world: Dispatching) -> None:
+    world.add()
+    world.refusal = ConnectionUnknown("sales")
+    world.made().tick()
+    job = world.job()
+
+    assert (job.status, job.outcome, job.retries) == ("failed", "error", 0)
+    assert job.error == "there is no connection 'sales'; `penstock connections list` shows all"
+    assert world.forks.tasks == []
+
+
+def test_a_host_that_has_no_address_for_a_moment_is_tried_again(world: Dispatching) -> None:
+    world.add()
+    world.refusal = HostUnknown("db.example.com")
+    world.refusal.__cause__ = OSError(101, "Network is unreachable")
+    world.made().tick()
+
+    assert (world.job().status, world.job().retries) == ("submitted", 1)
+
+
+def test_a_working_folder_that_is_gone_fails_the_job(world: Dispatching, tmp_path: Path) -> None:
+    world.add(working_dir=str(tmp_path / "gone"))
+    world.made().tick()
+
+    assert world.job().status == "failed"
+    assert world.job().error == f"the folder {tmp_path}/gone is gone; submit the job anew"
+
+
+def test_a_home_that_cannot_be_written_is_tried_again(world: Dispatching, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.add()
+    world.forks.failures = [HomeUnusable("the disk of /home is full; free some space")]
+    world.made().tick()
+
+    assert world.job().retries == 1
+
+
+def test_a_job_whose_last_process_is_still_there_waits_and_that_does_not_count(world: Dispatching) -> None:
+    world.add()
+    world.parts.home.job("batch-1").create()
+    lock = world.parts.home.job("batch-1").lock("batch-1")
+    dispatcher = world.made()
+    try:
+        assert dispatcher.tick() == 1
+    finally:
+        lock.release()
+    waiting = world.job()
+    world.parts.clock.advance(1)
+    dispatcher.tick()
+
+    assert (waiting.status, waiting.retries, waiting.attempt) == ("submitted", 0, 2)
+    assert waiting.not_before is not None
+    assert (waiting.not_before - T0).total_seconds() == 0.5
+    assert "its last process is still there, again in 0.5 s" in world.parts.reasons()
+    assert world.job().status == "preparing"
+
+
+def test_a_job_that_was_to_stop_is_not_tried_again(world: Dispatching) -> None:
+    world.add()
+    world.forks.failures = [ForkFailed("no room for a process")]
+    world.forks.on_fork = lambda task: world.parts.store.request_cancel("batch-1", "enough")
+    world.made().tick()
+
+    assert world.job().status == "cancelled"
+
+
+def test_a_store_that_goes_away_meanwhile_is_told_and_leaves_nothing_held(
+    world: Dispatching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add()
+    world.forks.failures = [ForkFailed("no room for a process")]
+    dispatcher = world.made()
+
+    def away(*arguments: Any, **changes: Any) -> Job:
+        raise StoreUnavailable("the store is away")
+
+    monkeypatch.setattr(world.parts.store, "move", away)
+
+    with pytest.raises(StoreUnavailable):
+        dispatcher.tick()
+    assert not dispatcher.is_starting("batch-1")
+    assert not world.parts.home.job("batch-1").is_alive()
+
+
+# --- stopping and racing -------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_started_because_the_launcher_stops_waits_for_another(world: Dispatching) -> None:
+    world.add("batch-1", config={"retry_count": 0})
+    world.add("batch-2", tenant="globex")
+    dispatcher = world.made()
+    world.forks.on_fork = lambda task: dispatcher.close()
+    world.forks.failures = [ForkFailed("the fork server is closed")]
+    assert dispatcher.tick() == 1
+    waiting = world.job()
+
+    assert (waiting.status, waiting.retries) == ("submitted", 0)
+    assert world.parts.reasons()[-1] == "its launcher was stopped, again in 0.0 s"
+    assert dispatcher.tick() == 0
+    assert world.made("launcher-two").tick() == 2
+
+
+def test_nobody_finds_a_claimed_job_that_is_not_about_to_start(world: Dispatching) -> None:
+    """A reaper that looks at any moment finds a job either started, or among those that start."""
+    dispatcher = world.made()
+    wrong: list[Job] = []
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            for job in world.parts.store.at_work():
+                # In this order, as the reaper asks.
+                if not dispatcher.is_starting(job.id):
+                    now = world.parts.store.get(job.id)
+                    if now.status == "preparing" and now.pid is None:
+                        wrong.append(job)
+
+    for n in range(30):
+        world.add(f"batch-{n:02}", tenant=f"tenant-{n}")
+    with ThreadPoolExecutor(1) as threads:
+        looking = threads.submit(look)
+        while dispatcher.tick():
+            world.forks.let_go()
+            for job in world.parts.store.at_work():
+                world.parts.store.move(job.id, "preparing", "failed", "no")
+        done.set()
+        looking.result(PATIENCE_S)
+
+    assert wrong == []
+    assert len(world.forks.tasks) == 30
+
+
+def test_of_two_launchers_one_starts_a_job(world: Dispatching) -> None:
+    for n in range(20):
+        world.add(f"batch-{n:02}", tenant=f"tenant-{n}")
+    both = [world.made(owner, max_jobs=100) for owner in ("launcher-one", "launcher-two")]
+    with ThreadPoolExecutor(2) as threads:
+        started = list(threads.map(lambda each: each.tick(), both))
+
+    assert sum(started) == 20
+    assert sorted(task.arguments["job_id"] for task in world.forks.tasks) == [f"batch-{n:02}" for n in range(20)]
