@@ -38,7 +38,7 @@ def main() -> int:
         metavar="S",
         help="seconds each run may wait for a quiet machine (default: 20; quick: 0)",
     )
-    parser.add_argument("--record", action="store_true", help="write benchmarks/RESULTS.md")
+    parser.add_argument("--record", action="store_true", help="write what was measured into benchmarks/RESULTS.md")
     args = parser.parse_args()
     unknown = set(args.benchmarks) - set(BENCHMARKS)
     if unknown:

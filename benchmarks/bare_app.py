@@ -28,8 +28,10 @@ def main() -> None:
 
     listening = socket.create_server(("127.0.0.1", 0))
     print(f"listens on http://127.0.0.1:{listening.getsockname()[1]}", flush=True)
-    # As Penstock has uvicorn.
-    config = uvicorn.Config(app, http="httptools", loop="uvloop", ws="none", lifespan="off", access_log=False)
+    # As Penstock has uvicorn; a connection that is kept is not closed under a request.
+    config = uvicorn.Config(
+        app, http="httptools", loop="uvloop", ws="none", lifespan="off", access_log=False, timeout_keep_alive=75
+    )
     uvicorn.Server(config).run(sockets=[listening])
 
 

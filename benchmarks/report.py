@@ -74,6 +74,13 @@ class Comparison:
 
 
 COMPARISON_HEADER = ["comparison", "ratio", "target", "", "measured"]
+_HEADING = "\n## "
+_INTRODUCTION = """# Recorded results
+
+Written by `python -m benchmarks --record`. Under each heading stand the machine, what is measured, and how.
+A speed is the rows by which two sizes differ over the seconds by which their median runs differ, so that
+start-up is no part of it. A ratio is ours over theirs, both measured in turns in this same run.
+"""
 TIMING_HEADER = ["program", "rows", "seconds", "rows", "seconds", "rows/s", "start-up s"]
 
 
@@ -155,27 +162,28 @@ def print_section(section: Section) -> None:
     print(flush=True)
 
 
-def record(sections: Sequence[Section], setup: str) -> Path:
-    """Write all of `sections` to RESULTS.md, with what is needed to judge them."""
-    lines = [
-        "# Recorded results",
-        "",
-        "Written by `python -m benchmarks --record`. What is measured, and how, stands under each heading.",
-        "A speed is the rows by which two sizes differ over the seconds by which their median runs differ, so that",
-        "start-up is no part of it. A ratio is ours over theirs, both measured in turns in this same run.",
-        "",
-        *(f"- {fact}" for fact in [*_machine(), setup]),
-    ]
-    for section in sections:
-        lines += ["", f"## {section.title}", "", section.method, ""]
-        lines += _markdown_table(COMPARISON_HEADER, [comparison.cells for comparison in section.comparisons])
-        if section.timings:
-            lines += ["", *_markdown_table(TIMING_HEADER, [timing_cells(timing) for timing in section.timings])]
-        notes = [*section.notes, *noise_note(section.timings)]
-        if notes:
-            lines += ["", *(f"- {note}" for note in notes)]
-    RESULTS_FILE.write_text("\n".join(lines) + "\n")
-    return RESULTS_FILE
+def record(sections: Sequence[Section], setup: str, file: Path = RESULTS_FILE) -> Path:
+    """Write `sections` to RESULTS.md, each with what is needed to judge it, in the place of those of the same titles.
+
+    Sections that were not measured this time stay as they were recorded.
+    """
+    facts = [*_machine(), setup]
+    _, *recorded = file.read_text().split(_HEADING) if file.exists() else [""]
+    texts = {text.partition("\n")[0]: text.rstrip("\n") for text in recorded}
+    texts |= {section.title: _written(section, facts) for section in sections}
+    file.write_text(_INTRODUCTION + "".join(f"{_HEADING}{text}\n" for text in texts.values()))
+    return file
+
+
+def _written(section: Section, facts: Sequence[str]) -> str:
+    lines = [section.title, "", *(f"- {fact}" for fact in facts), "", section.method, ""]
+    lines += _markdown_table(COMPARISON_HEADER, [comparison.cells for comparison in section.comparisons])
+    if section.timings:
+        lines += ["", *_markdown_table(TIMING_HEADER, [timing_cells(timing) for timing in section.timings])]
+    notes = [*section.notes, *noise_note(section.timings)]
+    if notes:
+        lines += ["", *(f"- {note}" for note in notes)]
+    return "\n".join(lines)
 
 
 def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
