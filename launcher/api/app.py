@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.routing import Route
 
-from launcher.api import events, jobs, operations, problems, registry, rows, schedules
+from launcher.api import docs, events, jobs, operations, problems, registry, rows, schedules
 from launcher.api.documented import openapi
 from launcher.api.middleware import AccessLog, BodyLimit, LoopbackOnly
 from launcher.api.operations import Counted
@@ -32,13 +32,15 @@ def make_app(service: Service) -> FastAPI:
         summary="Batch inference as a service.",
         description=_DESCRIPTION,
         redirect_slashes=False,
+        docs_url=None,
         redoc_url=None,
     )
     app.state.service = service
     app.state.closing = threading.Event()
     app.state.counted = Counted(service.store.count_by_status)
     app.state.threads = Threads(elsewhere=service.store.database.is_postgres)
-    # With those of FastAPI itself, such as /docs; included ones are hidden among them.
+    docs.install(app)
+    # With those of FastAPI itself, such as /openapi.json; included ones are hidden among them.
     app.state.routes = [route for route in app.routes if isinstance(route, Route)]
     for each in (jobs, rows, events, registry, schedules, operations):
         app.include_router(each.router)

@@ -115,7 +115,7 @@ def clients(api: Api) -> Iterator[dict[Role, httpx.Client]]:
 
 def test_every_route_is_tried(api: Api) -> None:
     # FastAPI's own show what there is, and nothing of anybody's.
-    own = {"/openapi.json", "/docs", "/docs/oauth2-redirect"}
+    own = {"/openapi.json", "/docs"}
     known = {
         (method, route.path)
         for route in api.app.state.routes
