@@ -11,7 +11,7 @@ import secrets
 import shutil
 import time
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from launcher.errors import (
     AsideFailed,
     ConnectionUnknown,
+    HostUnknown,
     JobExists,
     JobUnknown,
     LauncherError,
@@ -56,6 +57,10 @@ from transforms.sources.files import named_files
 _COUNT_S = 1.0
 # Looking at the data of an estimate takes 2 s by itself, and as long as the database needs for a count.
 _ESTIMATE_S = 60.0
+# Of the first move of an attempt that somebody asked for.
+_RETRIED = "retried on request"
+# A store's clock and a launcher's.
+_CLOCKS_APART = timedelta(seconds=5)
 # What a start costs a job, however few its rows are.
 _START_S = 1.0
 
@@ -184,6 +189,8 @@ class Admission:
     def look_up(self, caller: Caller, request: JobRequest) -> Asked:
         """Find what a request names, and hold it against what the caller may reach.
 
+        A host whose address cannot be found out at the moment is no mistake of the request: the job looks again.
+
         Raises:
             RequestError, RoleLacking: as `submit`.
         """
@@ -209,7 +216,8 @@ class Admission:
             except StoreUnavailable:
                 raise
             except LauncherError as error:
-                problems.append(Problem(field, f"cannot be used: {error}"))
+                if not _is_away(error):
+                    problems.append(Problem(field, f"cannot be used: {error}"))
         if request.webhook is not None:
             problems += self._webhook_problems(request.webhook)
         if problems:
@@ -250,12 +258,17 @@ class Admission:
             raise self._too_many(answer["rows"])
         return answer
 
-    def retry(self, job: Job, max_reject_ratio: float | None = None) -> Job:
+    def retry(self, job: Job, max_reject_ratio: float | None = None, *, since: datetime | None = None) -> Job:
         """Have another attempt made of a job that failed or was cancelled; what is staged is not scored again.
+
+        Args:
+            since: a retry since then is the one that is asked for.
 
         Raises:
             NotNow: it is not over, or completed, or nothing is kept of it any more.
         """
+        if since is not None and self._was_retried(job, since):
+            return job
         self._check_retried(job)
         if job.status == "completed":
             raise NotNow(f"{job.id} is completed; retry it with only=rejected, or submit it anew")
@@ -265,17 +278,23 @@ class Admission:
         spec = job.spec
         if max_reject_ratio is not None:
             spec = replace(spec, rejects=replace(spec.rejects, max_reject_ratio=max_reject_ratio))
-        return self._store.move(job.id, ["failed", "cancelled"], "submitted", "retried on request", spec=spec)
+        return self._store.move(job.id, ["failed", "cancelled"], "submitted", _RETRIED, spec=spec)
 
-    def retry_rejected(self, job: Job) -> Job:
+    def retry_rejected(self, job: Job, *, since: datetime | None = None) -> Job:
         """Make a job of the rows that another one rejected; what passes is added to that one's result.
 
         The rejected rows are taken as they were published, so what was wrong with them must lie elsewhere: in the
         model, or in what the model asks.
 
+        Args:
+            since: a job that was made of them since then is the one that is asked for.
+
         Raises:
             NotNow: nothing of it was published, no row was rejected, or they were scored again already.
         """
+        for made_before in self._retries_of(job.id):
+            if since is not None and made_before.created_at >= since - _CLOCKS_APART:
+                return made_before
         self._check_retried(job)
         if job.status != "completed":
             raise NotNow(
@@ -363,7 +382,11 @@ class Admission:
         try:
             check_url(webhook.url)
             parts = urlsplit(webhook.url)
-            self._reach.egress.resolve(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+            try:
+                self._reach.egress.resolve(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+            except HostUnknown as error:
+                if not _is_away(error):
+                    raise
             if webhook.secret is not None:
                 check_secret(webhook.secret)
         except SecretUnreadable as error:
@@ -376,7 +399,11 @@ class Admission:
         connection = None
         deadline = time.monotonic() + _COUNT_S
         if isinstance(spec.input, SqlInput):
-            connection = Connection(self._reach.uri(tenant, spec.input.connection))
+            try:
+                connection = Connection(self._reach.uri(tenant, spec.input.connection))
+            except HostUnknown:
+                # For a moment; anything else was refused before.
+                return None
         elif not self._check_files(tenant, spec, deadline):
             return None
         try:
@@ -453,15 +480,30 @@ class Admission:
         Raises:
             NotNow: one scores them, or has scored them.
         """
-        for n in range(1000):
-            child = "batch-" + hashlib.sha256(f"{job_id} rejected {n}".encode()).hexdigest()[:10]
-            try:
-                earlier = self._store.get(child)
-            except JobUnknown:
-                return child
-            if earlier.status not in ("failed", "cancelled"):
-                raise NotNow(f"the rejected rows of {job_id} are scored again already, by {child}")
-        raise NotNow(f"the rejected rows of {job_id} were tried a thousand times")
+        earlier = self._retries_of(job_id)
+        for each in earlier:
+            if each.status not in ("failed", "cancelled"):
+                raise NotNow(f"the rejected rows of {job_id} are scored again already, by {each.id}")
+        return _retry_id(job_id, len(earlier))
+
+    def _retries_of(self, job_id: str) -> list[Job]:
+        """The jobs that score, or scored, the rejected rows of one again, the first first."""
+        found: list[Job] = []
+        with contextlib.suppress(JobUnknown):
+            while True:
+                found.append(self._store.get(_retry_id(job_id, len(found))))
+        return found
+
+    def _was_retried(self, job: Job, since: datetime) -> bool:
+        return any(move.reason == _RETRIED and move.at >= since for move in self._store.moves(job.id))
+
+
+def _retry_id(job_id: str, n: int) -> str:
+    return "batch-" + hashlib.sha256(f"{job_id} rejected {n}".encode()).hexdigest()[:10]
+
+
+def _is_away(error: LauncherError) -> bool:
+    return isinstance(error, HostUnknown) and error.for_now
 
 
 def _of_path(error: PathForbidden) -> Problem:

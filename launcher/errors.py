@@ -262,13 +262,20 @@ class AddressForbidden(LauncherError):
 
 
 class HostUnknown(LauncherError):
-    """No address is known for a host."""
+    """No address is known for a host.
 
-    def __init__(self, host: str) -> None:
+    Args:
+        for_now: nobody could be asked for it; it may have one.
+    """
+
+    def __init__(self, host: str, for_now: bool = False) -> None:
         super().__init__(host)
         self.host = host
+        self.for_now = for_now
 
     def __str__(self) -> str:
+        if self.for_now:
+            return f"the address of host {self.host!r} cannot be found out at the moment; try again"
         return f"host {self.host!r} has no address; check its spelling"
 
 

@@ -1,4 +1,4 @@
-"""`/docs`: the API to look at and to try in a browser. All of it comes from here, so that it works without the internet."""
+"""`/docs`: the API to look at and to try in a browser; all of it comes from here, for machines without the internet."""
 
 from fastapi import FastAPI, Request
 from fastapi.openapi.docs import get_swagger_ui_html

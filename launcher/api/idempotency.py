@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from launcher.api.auth import Submitter
 from launcher.api.bodies import json_bytes
-from launcher.state.idempotency import Idempotency
+from launcher.state.idempotency import Idempotency, Turn
 
 # What is repeated of an answer beside status and body.
 _KEPT_HEADERS = ("location",)
@@ -43,14 +43,13 @@ class Once:
         self._key = key
         self._hash = request_hash
 
-    def __call__(self, act: Callable[[str | None], Response], busy_s: float = BUSY_S) -> Response:
+    def __call__(self, act: Callable[[Turn], Response], busy_s: float = BUSY_S) -> Response:
         """Answer the request by `act`, or as it was answered before.
 
         A refusal, or a failure, lets the key go: nothing came of the request, so it may be tried again.
 
         Args:
-            act: is given the id of the job to make, the same when the request comes again because the service died
-                before it could answer; None leaves it open.
+            act: is called again when the request comes again because the service died before it could answer.
             busy_s: how long `act` may take.
 
         Raises:
@@ -58,12 +57,12 @@ class Once:
             KeyBusy: another thread or launcher is answering it.
         """
         if self._key is None:
-            return act(None)
+            return act(Turn())
         before = self._kept.begin(self._tenant, self._key, self._hash, busy_s)
         if before is not None:
             return _repeated(before.status_code, before.body)
         try:
-            response = act(self._kept.job_id(self._tenant, self._key))
+            response = act(self._kept.turn(self._tenant, self._key))
         except BaseException:
             self._kept.abandon(self._tenant, self._key)
             raise

@@ -23,6 +23,7 @@ from launcher.api.view import JOBS_PATH, job_object, job_text, stamp, submission
 from launcher.errors import NotNow, Problem, RequestError
 from launcher.request.service import ScheduleRequest, job_request
 from launcher.service import Service
+from launcher.state.idempotency import Turn
 from launcher.state.job import Status
 from launcher.state.store import Filter, Position
 from launcher.traceparent import current_traceparent
@@ -76,11 +77,11 @@ def submit(request: Request, caller: Submitter, once: OnceOnlyJson) -> Response:
     """
     service: Service = request.app.state.service
 
-    def act(job_id: str | None) -> Response:
+    def act(turn: Turn) -> Response:
         asked = job_request(parsed(once.body), service.defaults)
         if asked.schedule is not None:
             schedule = make_schedule(
-                service, caller, ScheduleRequest(asked.name, asked.schedule, asked), schedule_id_of(job_id)
+                service, caller, ScheduleRequest(asked.name, asked.schedule, asked), schedule_id_of(turn.job_id)
             )
             body = {
                 "job_id": None,
@@ -94,7 +95,7 @@ def submit(request: Request, caller: Submitter, once: OnceOnlyJson) -> Response:
         job = service.admission.submit(
             caller,
             asked,
-            job_id=job_id,
+            job_id=turn.job_id,
             traceparent=current_traceparent(request.headers.get("traceparent")),
             reason="submitted",
         )
@@ -118,7 +119,7 @@ async def estimate(request: Request, caller: Submitter, once: OnceOnlyJson) -> R
     """Load the model, score a sample of the rows, and tell what all of them would take. Nothing else is run."""
     service: Service = request.app.state.service
 
-    def act(_: str | None) -> Response:
+    def act(_: Turn) -> Response:
         asked = job_request(parsed(once.body), service.defaults)
         return answer(estimate_object(service.admission.estimate(caller, asked)))
 
@@ -182,7 +183,7 @@ _CANCELLED: documented.Responses = {
 )
 def cancel(request: Request, caller: Submitter, job_id: str, once: OnceOnly) -> Response:
     """Within 5 s nothing of it runs, and nothing half done can be seen. What is staged is kept for a retry."""
-    return once(lambda _: _cancelled(request.app.state.service, caller, job_id))
+    return once(lambda turn: _cancelled(request.app.state.service, caller, job_id, turn.since))
 
 
 @router.delete(
@@ -221,12 +222,12 @@ def retry(
     """Make another attempt of a job that failed or was cancelled. Rows that are staged are not scored again."""
     service: Service = request.app.state.service
 
-    def act(_: str | None) -> Response:
+    def act(turn: Turn) -> Response:
         job = own_job(service, caller, job_id)
         if only is None:
-            job = service.admission.retry(job, max_reject_ratio)
+            job = service.admission.retry(job, max_reject_ratio, since=turn.since)
         elif max_reject_ratio is None:
-            job = service.admission.retry_rejected(job)
+            job = service.admission.retry_rejected(job, since=turn.since)
         else:
             raise RequestError([Problem("max_reject_ratio", "does not go with only=rejected; leave one of them out")])
         service.wake()
@@ -245,9 +246,12 @@ def _shown(service: Service, caller: Caller, job_id: str) -> Response:
     return written(job_text(own_job(service, caller, job_id)))
 
 
-def _cancelled(service: Service, caller: Caller, job_id: str) -> Response:
+def _cancelled(service: Service, caller: Caller, job_id: str, since: datetime | None = None) -> Response:
     job = own_job(service, caller, job_id)
     if not job.managed:
         raise NotNow(f"{job_id} was run by `penstock run`; stop it there")
+    if since is not None and job.status == "cancelled" and job.times["cancelled"] >= since:
+        # By this request, before whoever answered it died.
+        return answer(job_object(job))
     told = service.cancel(job)
     return answer(job_object(told), 200 if told.is_over else 202)

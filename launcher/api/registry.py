@@ -18,6 +18,7 @@ from launcher.api.view import stamp
 from launcher.errors import LauncherError, PathForbidden, Problem, RequestError, StoreUnavailable
 from launcher.request.service import ModelRequest, connection_request, model_request
 from launcher.service import Service
+from launcher.state.idempotency import Turn
 from launcher.state.registry import Model, NamedConnection
 from predictors.base import ModelSpec
 from transforms.connection import Connection
@@ -44,7 +45,7 @@ def register_model(request: Request, caller: Submitter, once: OnceOnlyJson) -> R
     """Jobs name it by its id. A Python class needs an admin's key, for it is code that the service runs."""
     service: Service = request.app.state.service
 
-    def act(_: str | None) -> Response:
+    def act(_: Turn) -> Response:
         asked = model_request(parsed(once.body))
         if asked.model.flavor == "python":
             check_role(caller, "admin", "register a model of flavor python, which runs code")
@@ -154,7 +155,7 @@ def register_connection(request: Request, caller: Submitter, once: OnceOnlyJson)
     """Jobs name it. Its uri is kept, and never shown again."""
     service: Service = request.app.state.service
 
-    def act(_: str | None) -> Response:
+    def act(_: Turn) -> Response:
         asked = connection_request(parsed(once.body))
         try:
             uri = service.reach.check_connection(caller.tenant, asked.uri)

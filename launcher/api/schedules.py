@@ -14,6 +14,7 @@ from launcher.api.scheduling import change_schedule, make_schedule, schedule_id_
 from launcher.api.view import JOBS_PATH, submission
 from launcher.request.service import ScheduleChange, schedule_change_request, schedule_request
 from launcher.service import Service
+from launcher.state.idempotency import Turn
 from launcher.state.job import new_id
 from launcher.state.schedules import SchedulePosition
 
@@ -37,9 +38,9 @@ def make(request: Request, caller: Submitter, once: OnceOnlyJson) -> Response:
     """Its job is looked at as its next run would be: what it names has to be there."""
     service: Service = request.app.state.service
 
-    def act(job_id: str | None) -> Response:
+    def act(turn: Turn) -> Response:
         asked = schedule_request(parsed(once.body), service.defaults)
-        schedule = make_schedule(service, caller, asked, schedule_id_of(job_id))
+        schedule = make_schedule(service, caller, asked, schedule_id_of(turn.job_id))
         return answer(schedule_object(schedule), 201, {"Location": f"{_PATH}/{schedule.id}"})
 
     return once(act)
@@ -130,9 +131,9 @@ def run(request: Request, caller: Submitter, schedule_id: str, once: OnceOnly) -
     """Beside its times, also of one that is paused."""
     service: Service = request.app.state.service
 
-    def act(job_id: str | None) -> Response:
+    def act(turn: Turn) -> Response:
         schedule = own_schedule(service, caller, schedule_id)
-        job = service.timekeeper.run_now(schedule, job_id or new_id())
+        job = service.timekeeper.run_now(schedule, turn.job_id or new_id())
         service.wake()
         return answer(submission(job), 202, {"Location": f"{JOBS_PATH}/{job.id}"})
 

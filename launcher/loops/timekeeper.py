@@ -8,7 +8,7 @@ from typing import Any
 
 from launcher.admission import Admission, Caller
 from launcher.cron import Cron, decide_missed
-from launcher.errors import Conflict, JobExists, JobUnknown, LauncherError, StoreUnavailable
+from launcher.errors import Conflict, JobExists, JobUnknown, LauncherError, NotNow, StoreUnavailable
 from launcher.request.service import Defaults, job_request
 from launcher.state.job import ACTIVE, AT_WORK, Job
 from launcher.state.schedules import Schedule, Schedules, run_id
@@ -72,12 +72,23 @@ class Timekeeper:
         """Make a job of a schedule at once, beside its times; asked again under the same id, it is the same job.
 
         Raises:
+            NotNow: another job has this id.
             LauncherError: as `make`.
         """
+        with contextlib.suppress(JobUnknown):
+            # Whatever it names may be gone by now.
+            return self._own(schedule, job_id)
         job = self.make(schedule, self._now(), job_id)
         with contextlib.suppress(JobExists):
-            self._store.add(job, f"schedule {schedule.id}, run on request", schedule.webhook_secret)
-        return self._store.get(job_id)
+            self._schedules.run(job, f"schedule {schedule.id}, run on request", schedule.webhook_secret)
+        return self._own(schedule, job_id)
+
+    def _own(self, schedule: Schedule, job_id: str) -> Job:
+        job = self._store.get(job_id)
+        if job.schedule_id != schedule.id:
+            # Ids are short, and chance may have made the same one for another.
+            raise NotNow("the id of this job is taken; send the request again, under another key")
+        return job
 
     def _fire(self, schedule: Schedule) -> int:
         assert schedule.next_at is not None

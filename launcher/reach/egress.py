@@ -130,7 +130,7 @@ def look_up(host: str, port: int) -> list[str]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
-        raise HostUnknown(host) from error
+        raise HostUnknown(host, for_now=getattr(error, "errno", None) == socket.EAI_AGAIN) from error
     return [str(answer[4][0]) for answer in found]
 
 

@@ -1,6 +1,7 @@
 """What requests with an `Idempotency-Key` were answered, so that one that is repeated is answered the same."""
 
 import hashlib
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -19,6 +20,21 @@ class Answer(NamedTuple):
 
     status_code: int
     body: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One answering of a request, perhaps not the first.
+
+    Args:
+        job_id: of the job that it makes: one that is there already under this id is the request's own. None leaves it
+            open.
+        since: when it was answered first, by the store's clock: what has happened since may be what it asks for, done
+            by a launcher that died before it could say so. None where it comes once.
+    """
+
+    job_id: str | None = None
+    since: datetime | None = None
 
 
 class Idempotency:
@@ -66,19 +82,18 @@ class Idempotency:
                 connection.execute(sa.update(_kept).where(*_is(tenant, key)).values(busy_until=until))
                 return None
 
-    def job_id(self, tenant: str, key: str) -> str:
-        """The id of the job that a request which has begun makes.
+    def turn(self, tenant: str, key: str) -> Turn:
+        """What is known of a request that has begun.
 
-        It is the same when the request is answered a second time because the first died before it could `finish`: the
-        job that is there already under this id is the request's own.
+        It is the same when the request is answered a second time because the first died before it could `finish`.
         """
         with self._database.reading() as connection:
             begun = connection.execute(sa.select(_kept.c.created_at).where(*_is(tenant, key))).scalar_one_or_none()
         if begun is None:
             # Swept away in the middle of the request: nobody will ask for the answer.
-            return new_id()
+            return Turn(new_id(), None)
         name = f"{tenant} {begun.isoformat()} {key}"
-        return f"batch-{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+        return Turn(f"batch-{hashlib.sha256(name.encode()).hexdigest()[:10]}", begun)
 
     def finish(self, tenant: str, key: str, status_code: int, body: str) -> None:
         """Keep what a request was answered. The first answer stays."""

@@ -147,6 +147,21 @@ class Schedules:
         with self._database.reading() as connection:
             return [_schedule(row) for row in connection.execute(query)]
 
+    def run(self, job: Job, reason: str, webhook_secret: str | None = None) -> None:
+        """Make a job of a schedule beside its times.
+
+        Args:
+            job: of which the schedule is told.
+            reason, webhook_secret: as for `fire`.
+
+        Raises:
+            JobExists: it is made already.
+        """
+        with self._database.transaction() as connection:
+            add_job(connection, job, reason, webhook_secret)
+            told = sa.update(_schedules).where(_schedules.c.id == job.schedule_id).values(last_job_id=job.id)
+            connection.execute(told)
+
     def fire(
         self,
         schedule_id: str,

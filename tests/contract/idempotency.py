@@ -4,6 +4,7 @@ import re
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 
 import pytest
 
@@ -73,19 +74,23 @@ class IdempotencyContract:
         assert kept.begin("acme", "k", "other", 30) is None
 
     def test_whoever_answers_a_request_a_second_time_makes_the_same_job(self, kept: Idempotency, clock: Clock) -> None:
+        begun = clock.now
         kept.begin("acme", "k", "hash", 30)
-        first = kept.job_id("acme", "k")
+        first = kept.turn("acme", "k")
         clock.advance(30)
         kept.begin("acme", "k", "hash", 30)
-        second = kept.job_id("acme", "k")
+        second = kept.turn("acme", "k")
         kept.begin("bolt", "k", "hash", 30)
         kept.abandon("acme", "k")
         clock.advance(1)
         kept.begin("acme", "k", "hash", 30)
 
-        assert re.fullmatch("batch-[0-9a-f]{10}", first)
+        others = [kept.turn("bolt", "k"), kept.turn("acme", "k"), kept.turn("acme", "no")]
+        assert re.fullmatch("batch-[0-9a-f]{10}", first.job_id or "")
         assert second == first
-        assert len({first, kept.job_id("bolt", "k"), kept.job_id("acme", "k"), kept.job_id("acme", "no")}) == 4
+        assert len({turn.job_id for turn in (first, *others)}) == 4
+        since = [begun, begun + timedelta(seconds=30), begun + timedelta(seconds=31), None]
+        assert [turn.since for turn in (first, *others)] == since
 
     def test_old_requests_are_swept_away(self, kept: Idempotency, clock: Clock) -> None:
         for key in ("a", "b", "c"):

@@ -11,6 +11,7 @@ import pytest
 from starlette.routing import Route
 
 from launcher.errors import StoreUnavailable
+from launcher.state import tables
 from launcher.state.idempotency import Idempotency
 from tests.api import BATCH, JSON, SEED, Api, problem
 
@@ -101,32 +102,72 @@ def test_what_failed_is_tried_anew(api: Api, client: httpx.Client, monkeypatch: 
     assert "Idempotency-Replayed" not in again.headers
 
 
-def test_a_request_that_was_cut_off_and_comes_again_gives_the_job_that_it_made(
-    api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The service dies after the job is there and before it could answer: the key is neither finished nor abandoned.
-    with monkeypatch.context() as dying:
+class TestCutOff:
+    """The service dies after it did what was asked and before it could answer; the request comes again."""
 
-        def die(*_: Any) -> Any:
-            raise RuntimeError("the service died")
+    @pytest.fixture
+    def again(self, api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> Callable[..., httpx.Response]:
+        def send(path: str, content: bytes | None = None, between: Callable[[], None] = lambda: None) -> httpx.Response:
+            with monkeypatch.context() as dying:
 
-        dying.setattr(Idempotency, "finish", die)
-        cut_off = client.post(BATCH, content=SEED, headers=keyed("k"))
-        (made,) = jobs(client)
-        busy = client.post(BATCH, content=SEED, headers=keyed("k"))
-        monkeypatch.setattr("launcher.api.idempotency.BUSY_S", 0.0)
-    store = api.service.store.database
-    with store.transaction() as connection:
-        from launcher.state import tables
+                def die(*_: Any) -> Any:
+                    raise RuntimeError("the service died")
 
-        connection.execute(tables.idempotency.update().values(busy_until=tables.idempotency.c.created_at))
+                # The key is neither finished nor abandoned.
+                dying.setattr(Idempotency, "finish", die)
+                cut_off = client.post(path, content=content, headers=keyed("k"))
+                busy = client.post(path, content=content, headers=keyed("k"))
+            with api.service.store.database.transaction() as connection:
+                connection.execute(tables.idempotency.update().values(busy_until=tables.idempotency.c.created_at))
+            between()
+            assert cut_off.status_code == 500
+            problem(busy, 409, "idempotency-key-busy")
+            return client.post(path, content=content, headers=keyed("k"))
 
-    again = client.post(BATCH, content=SEED, headers=keyed("k"))
+        return send
 
-    assert cut_off.status_code == 500
-    problem(busy, 409, "idempotency-key-busy")
-    assert again.json()["job_id"] == made
-    assert jobs(client) == [made]
+    def test_a_submission_gives_the_job_that_it_made(
+        self, client: httpx.Client, again: Callable[..., httpx.Response]
+    ) -> None:
+        made = again(BATCH, SEED)
+
+        assert made.status_code == 202
+        assert jobs(client) == [made.json()["job_id"]]
+
+    @pytest.mark.parametrize("by_now", ["submitted", "failed"])
+    def test_a_retry_is_made_once(
+        self, api: Api, client: httpx.Client, again: Callable[..., httpx.Response], by_now: str
+    ) -> None:
+        job_id = api.submit(client)
+        api.move(job_id, "failed")
+
+        told = again(f"{BATCH}/{job_id}/retry", between=lambda: by_now == "failed" and api.move(job_id, "failed"))
+
+        assert (told.status_code, told.json()["status"]) == (202, by_now)
+        assert api.service.store.get(job_id).attempt == 2
+        problem(client.post(f"{BATCH}/{job_id}/retry?only=rejected", headers=keyed("other")), 409, "conflict")
+
+    def test_a_cancel_is_done(self, api: Api, client: httpx.Client, again: Callable[..., httpx.Response]) -> None:
+        told = again(f"{BATCH}/{api.submit(client)}/cancel")
+
+        assert (told.status_code, told.json()["status"]) == (200, "cancelled")
+
+    def test_a_run_of_a_schedule_is_made_once(self, client: httpx.Client, again: Callable[..., httpx.Response]) -> None:
+        schedule = f"/api/v1/schedules/{client.post('/api/v1/schedules', json=SCHEDULE).json()['schedule_id']}"
+        told = again(f"{schedule}/run")
+
+        assert told.status_code == 202
+        assert jobs(client) == [told.json()["job_id"]]
+        assert client.get(schedule).json()["last_job_id"] == told.json()["job_id"]
+
+
+def test_what_was_done_before_the_request_is_no_answer_to_it(api: Api, client: httpx.Client) -> None:
+    job_id = api.submit(client)
+    api.move(job_id, "cancelled")
+
+    problem(client.post(f"{BATCH}/{job_id}/cancel", headers=keyed("late")), 409, "conflict")
+    assert client.post(f"{BATCH}/{job_id}/retry").status_code == 202
+    problem(client.post(f"{BATCH}/{job_id}/retry", headers=keyed("k")), 409, "conflict")
 
 
 @pytest.mark.parametrize("key", ["", "a b", "é", "x" * 256], ids=["empty", "blank", "latin", "long"])

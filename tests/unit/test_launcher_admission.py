@@ -1,9 +1,11 @@
 """Admission: a request becomes a job, or is refused at once with all that is wrong; retries, too."""
 
 import json
+import socket
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,31 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 # --- a request becomes a job ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [socket.EAI_AGAIN, socket.EAI_NONAME], ids=["for a moment", "at all"])
+def test_a_host_without_an_address_is_a_mistake_where_it_has_none_at_all(
+    world: World, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def no_address(*_: Any, **__: Any) -> Any:
+        raise socket.gaierror(code, "Temporary failure in name resolution")
+
+    world.connections.put("acme", "crm", "postgresql://me:pw@db.example.com/crm")
+    body = {
+        "input": {**QUERY, "connection": "crm"},
+        "output": {"destination": "parquet", "path": "out"},
+        "webhook": {"url": "https://hooks.example.com/"},
+    }
+    monkeypatch.setattr(socket, "getaddrinfo", no_address)
+
+    if code == socket.EAI_NONAME:
+        assert world.refused(body) == [
+            "input.connection cannot be used: host 'db.example.com' has no address; check its spelling",
+            "webhook.url cannot be used: host 'hooks.example.com' has no address; check its spelling",
+        ]
+    else:
+        job = world.submit(body)
+        assert (job.status, job.total_rows) == ("submitted", None)
 
 
 def test_a_job_waits_in_its_queue_with_all_that_was_asked(world: World) -> None:
@@ -535,6 +562,18 @@ def test_rejected_rows_are_scored_again_by_one_job_at_a_time(world: World) -> No
     assert str(not_both.value) == f"the rejected rows of {job.id} are scored again already, by {second.id}"
     came_to(world, second, "cancelled")
     assert world.admission.retry(failed).status == "submitted"
+
+
+def test_who_asks_again_for_what_was_done_since_they_asked_gets_the_same_job(world: World) -> None:
+    job = with_rejects(world)
+    asked = datetime.now(UTC)
+    child = world.admission.retry_rejected(job, since=asked)
+
+    assert world.admission.retry_rejected(job, since=asked) == child
+    failed = came_to(world, child, "failed", error="no")
+    assert world.admission.retry_rejected(job, since=asked) == failed
+    # A minute later it is another request.
+    assert world.admission.retry_rejected(job, since=asked + timedelta(minutes=1)).id != child.id
 
 
 def test_who_asks_for_the_same_at_the_same_time_disturbs_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
