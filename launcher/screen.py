@@ -2,7 +2,8 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Protocol, TextIO
 
 from launcher.report import Standing, clock, standing, standing_line
@@ -127,6 +128,18 @@ class Bar:
 def display_for(stream: TextIO, plain: bool) -> Display:
     """A bar where there is a terminal and nothing speaks against it, else lines."""
     return Lines(stream) if plain or not stream.isatty() else Bar(stream)
+
+
+@contextmanager
+def counting_rows(stream: TextIO) -> Iterator[Callable[[int], None]]:
+    """What to tell how many rows there are so far; shown in a terminal only, and gone at the end."""
+    if not stream.isatty():
+        yield lambda rows: None
+        return
+    from rich.console import Console
+
+    with Console(file=stream).status("0 rows") as status:
+        yield lambda rows: status.update(f"{rows:,} rows")
 
 
 def print_summary(heading: str, lines: list[tuple[str, str]], status: str, stream: TextIO | None = None) -> None:

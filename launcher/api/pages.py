@@ -15,6 +15,8 @@ from launcher.errors import Problem, RequestError
 _T = TypeVar("_T")
 
 MAX_LIMIT = 500
+# A row is small beside a job; where rows are large, a page has fewer than it may (`launcher.rows.bounds`).
+MAX_ROWS = 10_000
 # A cursor holds a time and an id.
 _MAX_CURSOR_CHARS = 400
 _NAME = re.compile(r"[!-~]{1,200}")
@@ -22,6 +24,9 @@ _NAME = re.compile(r"[!-~]{1,200}")
 _MAX_OFFSET = 2**53
 
 Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many at most.", examples=[50])]
+RowLimit = Annotated[
+    int, Query(ge=1, le=MAX_ROWS, description="How many at most; fewer come where they are large.", examples=[1000])
+]
 Cursor = Annotated[
     str | None,
     Query(

@@ -12,7 +12,7 @@ from launcher.api import documented, models
 from launcher.api.answers import ARROW, JSON, TEXT, answer, wanted
 from launcher.api.auth import Viewer
 from launcher.api.lookup import own_job
-from launcher.api.pages import Cursor, Limit, offset_cursor, read_offset_cursor
+from launcher.api.pages import Cursor, RowLimit, offset_cursor, read_offset_cursor
 from launcher.api.view import JOBS_PATH
 from launcher.errors import ConnectionUnknown, NotNow, PathForbidden, Problem, RequestError, ResultGone
 from launcher.rows.rejects import rejects_of
@@ -87,7 +87,7 @@ def logs(
     responses={200: documented.arrow_too("Position and reason, then the columns of the input."), **_Rows},
 )
 def rejects(
-    request: Request, caller: Viewer, job_id: str, limit: Limit = 50, cursor: Cursor = None, accept: _Accept = None
+    request: Request, caller: Viewer, job_id: str, limit: RowLimit = 50, cursor: Cursor = None, accept: _Accept = None
 ) -> Response:
     """They are published when the job ends. None is an empty page."""
     media_type = wanted(accept, _OF_JSON_OR_ARROW)
@@ -114,7 +114,7 @@ def rejects(
     responses={200: documented.arrow_too("Rows in the order in which they lie there."), **_Rows},
 )
 def results(
-    request: Request, caller: Viewer, job_id: str, limit: Limit = 50, cursor: Cursor = None, accept: _Accept = None
+    request: Request, caller: Viewer, job_id: str, limit: RowLimit = 50, cursor: Cursor = None, accept: _Accept = None
 ) -> Response:
     """What is read is where it was published; if others have written there since, they are told."""
     media_type = wanted(accept, _OF_JSON_OR_ARROW)

@@ -72,11 +72,24 @@ def show_rejects(
 
 @jobs_app.command("results")
 def show_results(
-    job_id: JobId, limit: Limit = 10, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False
+    job_id: JobId,
+    limit: Limit = 10,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output", "-o", metavar="FILE", help="Write all rows into this file instead: .parquet, .csv or .arrow."
+        ),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace FILE if it is there.")] = False,
+    server: Server = None,
+    api_key_file: KeyFile = None,
+    as_json: Json = False,
 ) -> int:
-    """Show the first rows of a job's result. Asks a service."""
+    """Show the first rows of a job's result, or write all of them into a file. Asks a service."""
     from launcher.cli import remote
 
+    if output is not None:
+        return remote.save_results(remote.Service(server, api_key_file), job_id, output, overwrite, as_json)
     return remote.show_rows(remote.Service(server, api_key_file), job_id, "results", limit, as_json)
 
 

@@ -23,16 +23,17 @@ from launcher.client import (
     ServerUnavailable,
     StillRunning,
     Unauthorized,
+    Unwritable,
 )
 from launcher.report import LISTED, Reason, aligned, dumped, second
-from launcher.screen import print_summary
+from launcher.screen import counting_rows, print_summary
 
 # Which reasons are the most frequent is told from so many rejected rows: one page.
 _COUNTED_ROWS = 500
 _TOP_REASONS = 3
 _LISTED_JOBS = 50
 # Errors of which the request is not to blame.
-_NOT_OURS = (ServerUnavailable, ServerFailed, AnswerUnreadable, StillRunning)
+_NOT_OURS = (ServerUnavailable, ServerFailed, AnswerUnreadable, StillRunning, Unwritable)
 
 
 @dataclass(frozen=True)
@@ -224,6 +225,16 @@ def show_rows(service: Service, job_id: str, what: Literal["rejects", "results"]
         print(f"{job_id} rejected no row" if what == "rejects" else f"the result of {job_id} has no row")
     else:
         print("\n".join(aligned((row.values() for row in rows), list(rows[0]))))
+    return DONE
+
+
+def save_results(service: Service, job_id: str, file: str, overwrite: bool, as_json: bool) -> int:
+    """Write all rows of a job's result into a file."""
+    with service.client() as client, counting_rows(sys.stderr) as told:
+        rows = client.job(job_id).save_results(file, overwrite, told)
+    print(
+        dumped({"job_id": job_id, "file": file, "rows": rows}) if as_json else f"{file} has {rows:,} rows of {job_id}"
+    )
     return DONE
 
 

@@ -12,6 +12,7 @@ answers.py     what the service tells, as values
 events.py      server-sent events become values
 following.py   following a job to its end
 showing.py     a job's progress on the screen
+saving.py      rows into a file
 job.py         a job
 registered.py  models, connections, schedules
 client.py      all of it
@@ -51,6 +52,7 @@ from launcher.client.errors import (
     ServerUnavailable,
     StillRunning,
     Unauthorized,
+    Unwritable,
 )
 from launcher.client.job import Job
 from launcher.client.wire import DEFAULT_URL
@@ -89,4 +91,5 @@ __all__ = [
     "Submission",
     "Timing",
     "Unauthorized",
+    "Unwritable",
 ]

@@ -489,6 +489,10 @@ def read_schedule(told: Told) -> Schedule:
     )
 
 
+# The most entries of a list that the service gives at once.
+LIST_LIMIT = 500
+
+
 def pages(ask: Callable[[str | None], Told], name: str) -> Iterator[Sequence[Any]]:
     """The lists of an answer that comes in pages, one after the other.
 

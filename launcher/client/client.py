@@ -6,9 +6,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
 
-from launcher.client.answers import Estimate, Told, pages, read_estimate, read_job, read_submission
+from launcher.client.answers import LIST_LIMIT, Estimate, Told, pages, read_estimate, read_job, read_submission
 from launcher.client.errors import Misconfigured
-from launcher.client.job import BATCH, PAGE_ROWS, Job
+from launcher.client.job import BATCH, Job
 from launcher.client.registered import Connections, Models, Schedules
 from launcher.client.wire import DEFAULT_URL, Wire
 
@@ -121,7 +121,7 @@ class Client:
             "schedule_id": schedule_id,
             "since": _time(since, "since"),
             "until": _time(until, "until"),
-            "limit": min(page_size, PAGE_ROWS),
+            "limit": min(page_size, LIST_LIMIT),
         }
 
         def ask(cursor: str | None) -> Told:

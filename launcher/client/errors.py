@@ -3,6 +3,7 @@
 PenstockError
 ├── Misconfigured        nothing was sent: the address, the    -> the line says what to mend
 │                        key or the request cannot be
+├── Unwritable           what came does not go into the file   -> the line says why
 ├── Refusal              the server said no; `problem` has all -> the leaf says what kind of no
 │   ├── RequestRefused   the request is wrong                  -> `errors` names each field
 │   ├── Unauthorized     no API key, or not a known one        -> another key
@@ -114,6 +115,10 @@ class PenstockError(Exception):
 
 class Misconfigured(PenstockError):
     """The client cannot do anything with what it was given, and has asked nothing; the key is never repeated."""
+
+
+class Unwritable(PenstockError):
+    """What the server gave cannot be written where it was to go; nothing of it is there."""
 
 
 class Refusal(PenstockError):

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 from typing import Any, Literal
@@ -12,11 +12,12 @@ from launcher.client.answers import Event, JobStatus, Submission, Told, pages, r
 from launcher.client.errors import AnswerUnreadable
 from launcher.client.events import read_events
 from launcher.client.following import Deadline, follow
+from launcher.client.saving import check_target, save
 from launcher.client.wire import ARROW, DEFAULT_URL, Wire, part
 
 BATCH = "/api/v1/inference/batch"
-# The most that the service gives at once.
-PAGE_ROWS = 500
+# The most rows that the service gives at once.
+PAGE_ROWS = 10_000
 # Between two looks at the log of a job that is not over.
 _LOG_EVERY_S = 1.0
 
@@ -188,20 +189,51 @@ class Job:
         """
         import pyarrow as pa
 
+        return pa.concat_tables(self._arrow_pages())
+
+    def save_results(
+        self,
+        path: str | os.PathLike[str],
+        overwrite: bool = False,
+        saved: Callable[[int], None] = lambda rows: None,
+    ) -> int:
+        """Write all rows of its result into a file, which appears once it is whole; any number of rows.
+
+        Args:
+            path: ends in `.parquet`, `.csv` or `.arrow` (an Arrow IPC file).
+            overwrite: whether a file that is there already is replaced.
+            saved: is told how many rows are written, again and again.
+
+        Returns:
+            How many rows there are.
+
+        Raises:
+            Misconfigured: the name says no format, or the file is there already.
+            Unwritable: the file cannot be written, or its format cannot hold a column.
+            Conflict, Gone: as `results`.
+            PenstockError: see the tree.
+        """
+        target = check_target(path, overwrite)
+        return save(self._arrow_pages(), target, saved)
+
+    def _arrow_pages(self) -> Iterator[Any]:
+        """All rows of its result as tables, at least one."""
+        import pyarrow as pa
+
         path = f"{self._path}/results"
-        tables: list[Any] = []
         cursor: str | None = None
         while True:
             query = {"limit": PAGE_ROWS, "cursor": cursor}
             answer = self._wire.fetch("GET", path, query=query, accept=ARROW)
             try:
                 with pa.ipc.open_stream(answer.body) as reader:
-                    tables.append(reader.read_all())
+                    table = reader.read_all()
             except (pa.ArrowException, OSError) as error:
                 raise AnswerUnreadable(f"GET {path}", "is no Arrow stream; is that Penstock?") from error
+            yield table
             before, cursor = cursor, answer.headers.get(NEXT_CURSOR)
             if not cursor:
-                return pa.concat_tables(tables)
+                return
             if cursor == before:
                 raise AnswerUnreadable(f"GET {path}", "has the same cursor twice; it would never end")
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from launcher.client.answers import (
+    LIST_LIMIT,
     Connection,
     Model,
     Schedule,
@@ -17,7 +18,7 @@ from launcher.client.answers import (
     read_submission,
 )
 from launcher.client.errors import Misconfigured
-from launcher.client.job import BATCH, PAGE_ROWS, Job
+from launcher.client.job import BATCH, Job
 from launcher.client.wire import Method, Wire, part
 
 _T = TypeVar("_T")
@@ -37,7 +38,7 @@ class _Registered:
 
     def _all(self, path: str, name: str, read: Callable[[Told], _T]) -> Iterator[_T]:
         def ask(cursor: str | None) -> Told:
-            query = {"limit": PAGE_ROWS, "cursor": cursor}
+            query = {"limit": LIST_LIMIT, "cursor": cursor}
             return Told(self._wire.ask("GET", path, query=query), f"GET {path}")
 
         for page in pages(ask, name):

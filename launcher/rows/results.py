@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from launcher.errors import ResultGone, ResultUnreadable
+from launcher.rows.bounds import bounded, rows_at_a_time
 from launcher.rows.tablepages import read_table_rows
 from transforms.connection import Connection
 from transforms.sinks.columns import kind_of
@@ -73,7 +74,7 @@ class Page:
 
 
 def result_page(place: ResultPlace, offset: int, limit: int) -> Page:
-    """Read `limit` rows of a result from `offset` on.
+    """Read at most `limit` rows of a result from `offset` on; fewer where they are large.
 
     Pages that follow each other have every row once, while nobody writes there. After jobs have added rows to a result,
     it is that of each of them, and the pages of each show all its rows; once a job has replaced it, it is that job's
@@ -89,9 +90,8 @@ def result_page(place: ResultPlace, offset: int, limit: int) -> Page:
         raise ValueError(f"there is no page of {limit} rows from row {offset} on")
     if isinstance(place, FolderResult):
         return _folder_page(place, offset, limit)
-    # One row more tells whether it goes on.
-    rows = read_table_rows(place.connection, place.table_name, place.job_id, offset, limit + 1)
-    return Page(rows.slice(0, limit), offset + limit if rows.num_rows > limit else None)
+    rows, goes_on = read_table_rows(place.connection, place.table_name, place.job_id, offset, limit)
+    return Page(rows, offset + rows.num_rows if goes_on else None)
 
 
 def as_json_rows(table: pa.Table) -> list[dict[str, Any]]:
@@ -158,44 +158,62 @@ def _files(folder: Path, manifest: dict[str, Any]) -> list[Path]:
 
 def _read_files(files: Sequence[Path], offset: int, limit: int) -> Page:
     """The page, and whether there are more rows, by the footers up to the first file behind it that has rows."""
-    pieces: list[pa.Table] = []
-    start, missing, goes_on = offset, limit, False
+    with pq.ParquetFile(files[0]) as first:
+        found = first.schema_arrow
+    schema = pa.schema(list(zip(found.names, found.types, strict=True)))
+    batches, was_cut = bounded(_read_rows(files, offset, limit), limit)
+    pieces = [pa.Table.from_batches([batch]).replace_schema_metadata(None).cast(schema) for batch in batches]
+    rows = pa.concat_tables([schema.empty_table(), *pieces])
+    following = offset + rows.num_rows
+    return Page(rows, following if was_cut or _has_row(files, following) else None)
+
+
+def _has_row(files: Sequence[Path], row: int) -> bool:
     for file in files:
-        with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES) as parquet:
-            if not pieces:
-                pieces.append(parquet.schema_arrow.remove_metadata().empty_table())
-            rows = parquet.metadata.num_rows
-            take = min(max(rows - start, 0), missing)
-            pieces += _read_rows(parquet, start, take)
-            goes_on = rows - start > take
-        if goes_on:
-            break
-        start, missing = max(start - rows, 0), missing - take
-    names, types = pieces[0].schema.names, pieces[0].schema.types
-    schema = pa.schema(list(zip(names, types, strict=True)))
-    return Page(pa.concat_tables([piece.cast(schema) for piece in pieces]), offset + limit if goes_on else None)
+        rows = pq.read_metadata(file).num_rows
+        if row < rows:
+            return True
+        row -= rows
+    return False
 
 
-def _read_rows(parquet: pq.ParquetFile, start: int, count: int) -> Iterator[pa.Table]:
-    """`count` rows of a file from row `start` on, of its row groups only those that hold them."""
-    if count == 0:
-        return
-    groups: list[int] = []
-    first_row = at = 0
-    for group in range(parquet.metadata.num_row_groups):
-        rows = parquet.metadata.row_group(group).num_rows
-        if at + rows > start and at < start + count:
-            first_row = first_row if groups else at
-            groups.append(group)
-        at += rows
-    skip = start - first_row
-    for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, row_groups=groups, use_threads=False):
-        piece = batch.slice(skip, count)
-        skip, count = max(skip - batch.num_rows, 0), count - piece.num_rows
-        if piece.num_rows:
-            yield pa.Table.from_batches([piece]).replace_schema_metadata(None)
-        if count == 0:
-            return
+def _read_rows(files: Sequence[Path], start: int, count: int) -> Iterator[pa.RecordBatch]:
+    """`count` rows of some files from row `start` on, of their row groups only those that hold them."""
+    for file in files:
+        texts = _texts_of(pq.read_schema(file))
+        with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, read_dictionary=texts) as parquet:
+            for group in range(parquet.metadata.num_row_groups):
+                described = parquet.metadata.row_group(group)
+                if described.num_rows <= start:
+                    start -= described.num_rows
+                    continue
+                at_a_time = rows_at_a_time(described.num_rows, described.total_byte_size, _BATCH_ROWS)
+                for batch in parquet.iter_batches(batch_size=at_a_time, row_groups=[group], use_threads=False):
+                    piece = batch.slice(min(start, batch.num_rows), count)
+                    start, count = max(start - batch.num_rows, 0), count - piece.num_rows
+                    yield from _with_texts(piece, texts)
+                    if count == 0:
+                        return
+
+
+def _texts_of(schema: pa.Schema) -> list[str]:
+    """The columns that may take far less in a file than in memory: texts and bytes, where each stands but once."""
+    types = pa.types
+    kinds = (types.is_string, types.is_large_string, types.is_binary, types.is_large_binary)
+    return [field.name for field in schema if any(is_kind(field.type) for is_kind in kinds)]
+
+
+def _with_texts(batch: pa.RecordBatch, texts: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """The rows of a batch with texts in the place of their numbers, few at a time where they are large."""
+    arrays = dict(zip(batch.schema.names, batch.columns, strict=True))
+    numbered = {name: arrays[name] for name in texts if pa.types.is_dictionary(arrays[name].type)}
+    lengths = [pc.take(pc.binary_length(each.dictionary), each.indices) for each in numbered.values()]
+    size = sum(pc.sum(each).as_py() or 0 for each in lengths)
+    at_a_time = rows_at_a_time(batch.num_rows, size, batch.num_rows)
+    for start in range(0, batch.num_rows, max(at_a_time, 1)):
+        piece = {name: array.slice(start, at_a_time) for name, array in arrays.items()}
+        piece |= {name: piece[name].dictionary_decode() for name in numbered}
+        yield pa.RecordBatch.from_arrays(list(piece.values()), list(piece))
 
 
 def _json_values(array: pa.Array) -> list[Any]:

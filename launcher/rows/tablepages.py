@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 from adbc_driver_manager import dbapi
 
 from launcher.errors import ResultGone, ResultUnreadable
+from launcher.rows.bounds import bounded
 from transforms.affinity import affinity
 from transforms.connection import Connection, set_postgres
 from transforms.sinks.columns import LEDGER_TABLE
@@ -35,6 +36,12 @@ _SETTINGS = set_postgres(
     enable_seqscan="on",
 )
 
+# Rows, and whether there are more.
+Rows = tuple[pa.Table, bool]
+
+# Rows that SQLite's driver reads at a time.
+_BATCH_ROWS = 256
+
 # What SQLite calls the classes of values that a column of a type takes as they are.
 _FITS = {
     pa.int64(): {"integer"},
@@ -47,8 +54,9 @@ _EXAMPLES = {pa.int64(): "0", pa.float64(): "0.5", pa.string(): "''", pa.binary(
 _BLOB, _TEXT = "CAST({} AS BLOB)", "CAST({} AS TEXT)"
 
 
-def read_table_rows(connection: Connection, table_name: str, job_id: str, offset: int, limit: int) -> pa.Table:
-    """At most `limit` rows of a table, from `offset` on; none past its end, under the same columns.
+def read_table_rows(connection: Connection, table_name: str, job_id: str, offset: int, limit: int) -> Rows:
+    """At most `limit` rows of a table, from `offset` on, fewer where they are large; none past its end, under the same
+    columns.
 
     From PostgreSQL NUMERIC comes as decimal where its digits are declared, else as text, as do JSON and all that Arrow
     has no plain type for. From SQLite a column has the type that it is declared with, unless values on the page are
@@ -57,6 +65,9 @@ def read_table_rows(connection: Connection, table_name: str, job_id: str, offset
     Args:
         table_name: as the job's output names it.
         job_id: the job that must have published what is there.
+
+    Returns:
+        The rows, and whether there are more.
 
     Raises:
         ResultGone: the table is gone, or shows another job's result.
@@ -106,7 +117,7 @@ class _Reader:
 
 
 class _Postgres(_Reader):
-    def read(self, offset: int, limit: int) -> pa.Table:
+    def read(self, offset: int, limit: int) -> Rows:
         with self._cursor() as cursor:
             _fetch(cursor, _SETTINGS)
             target = self._target(cursor)
@@ -118,14 +129,15 @@ class _Postgres(_Reader):
                 raise self._gone()
             found = cursor.adbc_execute_schema(f"SELECT * FROM {target}")
             columns = [_as_plain(field) for field in found]
-            cursor.execute(f"SELECT {', '.join(columns)} FROM {target} LIMIT {limit} OFFSET {offset}")
-            rows = cursor.fetch_arrow_table()
+            # One row more tells whether it goes on.
+            cursor.execute(f"SELECT {', '.join(columns)} FROM {target} LIMIT {limit + 1} OFFSET {offset}")
+            rows, goes_on = _bounded(cursor.fetch_record_batch(), limit)
         arrays = [_storage(column) for column in rows.columns]
         for at, field in enumerate(found):
             digits = declared_decimal(field) if pa.types.is_string(arrays[at].type) else None
             if digits is not None:
                 arrays[at] = _decimals(arrays[at], *digits)
-        return pa.Table.from_arrays(arrays, names=found.names)
+        return pa.Table.from_arrays(arrays, names=found.names), goes_on
 
     def _target(self, cursor: dbapi.Cursor) -> PostgresTable:
         name = split_name(self.table_name)
@@ -140,7 +152,7 @@ class _Postgres(_Reader):
 
 
 class _Sqlite(_Reader):
-    def read(self, offset: int, limit: int) -> pa.Table:
+    def read(self, offset: int, limit: int) -> Rows:
         if not os.path.exists(self.connection.sqlite_path()):
             raise self._gone()
         with self._cursor() as cursor:
@@ -153,7 +165,8 @@ class _Sqlite(_Reader):
             )
             if not declared:
                 raise self._gone()
-            statement = self._statement(cursor, declared, offset, limit)
+            # One row more tells whether it goes on.
+            statement = self._statement(cursor, declared, offset, limit + 1)
             aliases = [f"c{number}" for number in range(len(declared))]
             page = f"WITH page({', '.join(aliases)}) AS ({statement})"
             looks = [f"group_concat(DISTINCT typeof({alias}))" for alias in aliases]
@@ -161,13 +174,13 @@ class _Sqlite(_Reader):
             seen = [set((found or "").split(",")) - {"", "null"} for found in classes]
             types = [_type_of(type_, own) for type_, own in zip(declared.values(), seen, strict=True)]
             values = [_value(alias, type_, own) for alias, type_, own in zip(aliases, types, seen, strict=True)]
-            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(limit + 1)})
+            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_BATCH_ROWS)})
             cursor.execute(
                 f"{page} SELECT {', '.join(_EXAMPLES[type_] for type_ in types)}"
                 f" UNION ALL SELECT * FROM (SELECT {', '.join(values)} FROM page LIMIT -1)"
             )
-            rows = cursor.fetch_arrow_table()
-        return pa.Table.from_arrays(rows.columns, names=list(declared)).slice(1)
+            rows, goes_on = _bounded(cursor.fetch_record_batch(), limit, skip=1)
+        return pa.Table.from_arrays(rows.columns, names=list(declared)), goes_on
 
     def _statement(self, cursor: dbapi.Cursor, declared: dict[str, str], offset: int, limit: int) -> str:
         """Selects the rows of the page in the order of rowid, or, where there is none, of the primary key."""
@@ -181,6 +194,19 @@ class _Sqlite(_Reader):
         # The page is read twice; its rows need be found but once.
         where = f"{rowid} >= {first[0][0]}" if first else "false"
         return f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {rowid} LIMIT {limit}"
+
+
+def _bounded(reader: pa.RecordBatchReader, limit: int, skip: int = 0) -> Rows:
+    """The first rows behind some that are skipped, and whether there are more."""
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        left = skip
+        for batch in reader:
+            yield batch.slice(min(left, batch.num_rows))
+            left = max(left - batch.num_rows, 0)
+
+    taken, goes_on = bounded(batches(), limit)
+    return pa.Table.from_batches(taken, reader.schema), goes_on
 
 
 def _as_plain(field: pa.Field) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from launcher.client import Client
@@ -146,6 +147,7 @@ def test_a_job_is_submitted_waited_for_and_every_command_tells_of_it(team: Team)
     shown = team.penstock("jobs", "show", job_id)
     rejects = team.penstock("jobs", "rejects", job_id, "--limit", "2")
     results = team.penstock("jobs", "results", job_id, "--limit", "2")
+    saved = team.penstock("jobs", "results", job_id, "-o", "all.parquet")
     events = team.penstock("jobs", "events", job_id)
     log = team.told("logs", job_id)
 
@@ -159,6 +161,8 @@ def test_a_job_is_submitted_waited_for_and_every_command_tells_of_it(team: Team)
     assert rejects.stdout.splitlines()[1].split()[:2] == ["query:7", "NullFeature"]
     assert results.stdout.splitlines()[0].split() == ["id", "x", "y", "total"]
     assert len(results.stdout.splitlines()) == 3
+    assert saved.stdout == f"all.parquet has 19,980 rows of {job_id}\n", saved.stderr
+    assert sorted(pq.read_table(team.folder / "all.parquet")["id"].to_pylist()) == [row[0] for row in team.scores()]
     assert [line.split()[1].rstrip(":") for line in events.stdout.splitlines() if line[0] != " "] == [
         "submitted",
         "preparing",

@@ -73,6 +73,20 @@ def test_pages_have_every_row_once_in_the_order_of_the_input(database: str, limi
     assert all_rows(place, limit).to_pylist() == rows_of(0, 250).to_pylist()
 
 
+def test_large_rows_make_short_pages(database: str) -> None:
+    texts = [f"{n}" + "x" * 1024 * 1024 for n in range(40)]
+    place = publish(database, pa.record_batch({"id": list(range(40)), "score": [0.5] * 40, "name": texts}))
+    first = result_page(place, 0, 100)
+    pages, offset = [first.rows], first.next_offset
+    while offset is not None:
+        page = result_page(place, offset, 100)
+        pages.append(page.rows)
+        offset = page.next_offset
+
+    assert 1 <= first.rows.num_rows <= 17
+    assert [text for page in pages for text in page["name"].to_pylist()] == texts
+
+
 @pytest.mark.parametrize("offset", [10, 11, 10**9])
 def test_past_the_end_there_are_no_rows_but_their_columns(database: str, offset: int) -> None:
     place = publish(database, rows_of(0, 10))

@@ -4,11 +4,14 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
 import pytest
 
 import launcher.client.errors as errors
@@ -29,6 +32,7 @@ from launcher.client import (
     ServerUnavailable,
     StillRunning,
     Unauthorized,
+    Unwritable,
 )
 from tests.unit.playing import Reply, Stage, playing, problem, sent, stream
 from tests.unit.test_error_trees import classes, drawn
@@ -371,6 +375,77 @@ def test_rows_come_as_dicts_and_as_a_table(service: Stage, client: Client) -> No
     assert list(asked.rejects()) == [{"position": "a:1"}]
 
 
+def arrow_pages(*tables: pa.Table) -> Callable[[Any], Reply]:
+    """A result in pages, one after the other."""
+
+    def results(asked: Any) -> Reply:
+        at = int(asked.query.get("cursor", ["0"])[0])
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, tables[at].schema) as writer:
+            writer.write_table(tables[at])
+        more = {"X-Next-Cursor": str(at + 1)} if at + 1 < len(tables) else {}
+        return Reply(200, sink.getvalue().to_pybytes(), {"Content-Type": "application/vnd.apache.arrow.stream", **more})
+
+    return results
+
+
+ROWS = pa.table({"id": [1, 2, 3], "p": [0.5, None, 1.5], "name": ["a", "b", 'c"d']})
+READERS: dict[str, Callable[[Path], pa.Table]] = {
+    "scores.parquet": pq.read_table,
+    "scores.CSV": csv.read_csv,
+    "scores.arrow": lambda path: pa.ipc.open_file(path).read_all(),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_whole_result_is_saved(service: Stage, client: Client, tmp_path: Path, name: str) -> None:
+    service.on("GET", f"{JOB}/results", arrow_pages(ROWS.slice(0, 2), ROWS.slice(2), ROWS.slice(0, 0)))
+    told: list[int] = []
+    rows = client.job("batch-1").save_results(tmp_path / name, saved=told.append)
+
+    assert READERS[name](tmp_path / name) == ROWS
+    assert (rows, told) == (3, [2, 3, 3])
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_page_whose_rows_have_narrower_types_fits(service: Stage, client: Client, tmp_path: Path) -> None:
+    service.on("GET", f"{JOB}/results", arrow_pages(pa.table({"p": [0.5]}), pa.table({"p": [1]})))
+    client.job("batch-1").save_results(tmp_path / "scores.parquet")
+
+    assert pq.read_table(tmp_path / "scores.parquet").to_pydict() == {"p": [0.5, 1.0]}
+
+
+def test_a_file_that_is_there_is_replaced_only_when_told(service: Stage, client: Client, tmp_path: Path) -> None:
+    service.on("GET", f"{JOB}/results", arrow_pages(ROWS))
+    file = tmp_path / "scores.parquet"
+    file.write_text("mine")
+    with pytest.raises(Misconfigured, match="is there already"):
+        client.job("batch-1").save_results(file)
+    with pytest.raises(Misconfigured, match=r"name a file that ends in \.parquet, \.csv or \.arrow"):
+        client.job("batch-1").save_results(tmp_path / "scores.txt")
+
+    assert service.asked == []
+    assert file.read_text() == "mine"
+    client.job("batch-1").save_results(file, overwrite=True)
+    assert pq.read_table(file) == ROWS
+
+
+def test_of_a_result_that_ends_in_the_middle_nothing_is_there(service: Stage, client: Client, tmp_path: Path) -> None:
+    pages = arrow_pages(ROWS, ROWS)
+    gone = problem(410, "gone", "the result is gone")
+    service.on("GET", f"{JOB}/results", lambda asked: gone if "cursor" in asked.query else pages(asked))
+    with pytest.raises(Gone):
+        client.job("batch-1").save_results(tmp_path / "scores.parquet")
+    nested = arrow_pages(pa.table({"list": [[1]]}))
+    service.on("GET", f"{JOB}/results", nested)
+    with pytest.raises(Unwritable, match="cannot be written: "):
+        client.job("batch-1").save_results(tmp_path / "scores.csv")
+    with pytest.raises(Unwritable, match="cannot be written: No such file or directory"):
+        client.job("batch-1").save_results(tmp_path / "no" / "scores.parquet")
+
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_is_no_arrow_is_said(service: Stage, client: Client) -> None:
     service.on("GET", f"{JOB}/results", Reply(200, {"rows": []}))
     with pytest.raises(AnswerUnreadable, match="is no Arrow stream"):
@@ -629,6 +704,7 @@ _SAID = Problem(
 )
 _EXAMPLES: list[PenstockError] = [
     Misconfigured("the address is wrong"),
+    Unwritable("the disk is full"),
     *(kind(_SAID) for kind in (RequestRefused, Unauthorized, Forbidden, NotFound, Conflict, Gone, ServerFailed)),
     ServerUnavailable("http://h", "is away"),
     AnswerUnreadable("GET /", "is none"),

@@ -49,6 +49,17 @@ def all_pages(place: ResultPlace, limit: int) -> list[pa.Table]:
         offset = page.next_offset
 
 
+def all_rows(place: ResultPlace, limit: int) -> list[pa.Table]:
+    """The same where pages may be short."""
+    pages, offset = [], 0
+    while True:
+        page = result_page(place, offset, limit)
+        pages.append(page.rows)
+        if page.next_offset is None:
+            return pages
+        offset = page.next_offset
+
+
 def refusal(place: ResultPlace) -> str:
     """The line with which a page is refused."""
     with pytest.raises(LauncherError) as refused:
@@ -229,6 +240,33 @@ class TestFolderPages:
         with pytest.raises(ResultUnreadable):
             result_page(self.place, 19_999, 10_000)
 
+    def test_large_rows_make_short_pages(self) -> None:
+        texts = [f"{n}" + "x" * 1024 * 1024 for n in range(40)]
+        table = pa.table({"id": list(range(40)), "text": texts})
+        self.lay_down((table.slice(0, 30), 30), (table.slice(30), 5))
+        pages = all_rows(self.place, 100)
+
+        assert [text for page in pages for text in page["text"].to_pylist()] == texts
+        assert all(1 <= page.num_rows <= 16 for page in pages)
+
+    def test_texts_that_stand_in_the_file_once_are_not_all_decoded(self) -> None:
+        text = "x" * 100_000
+        column = pa.DictionaryArray.from_arrays(pa.array([0] * 20_000, pa.int32()), pa.array([text]))
+        self.folder.mkdir()
+        table = pa.table({"id": list(range(20_000)), "text": column})
+        # A plain text in the schema, as that of a published file is.
+        pq.write_table(table, self.folder / "part-0.parquet", store_schema=False)
+        self.write_manifest(["part-0.parquet"])
+        before = pa.default_memory_pool().max_memory()
+
+        page = result_page(self.place, 19_000, 10_000)
+
+        assert pa.default_memory_pool().max_memory() - before < 100 * 1024 * 1024
+        assert page.rows["id"].to_pylist() == list(range(19_000, 19_000 + page.rows.num_rows))
+        assert set(page.rows["text"].to_pylist()) == {text}
+        assert page.rows.schema.field("text").type == pa.string()
+        assert page.next_offset == 19_000 + page.rows.num_rows
+
     def test_files_come_in_the_order_of_the_manifest(self) -> None:
         table = pa.Table.from_batches([rows_of(0, 300)])
         self.lay_down((table.slice(0, 100), 100), (table.slice(100, 100), 100), (table.slice(200), 100))
@@ -319,6 +357,15 @@ class TestSqlitePages:
         sink.publish(manifest_of(sink, "job_1", [split]))
         sink.clean()
         return TableResult(self.connection, table, "job_1")
+
+    def test_large_rows_make_short_pages(self) -> None:
+        texts = [f"{n}" + "x" * 1024 * 1024 for n in range(40)]
+        place = self.publish(pa.record_batch({"id": list(range(40)), "name": texts}))
+        first = result_page(place, 0, 100)
+
+        assert 1 <= first.rows.num_rows <= 16
+        assert first.next_offset == first.rows.num_rows
+        assert [text for page in all_rows(place, 100) for text in page["name"].to_pylist()] == texts
 
     @pytest.mark.parametrize("name", ["predictions.scores", "order", 'quo"te', "Übersicht", "%s", "main.t", "?1"])
     def test_a_table_name_is_taken_literally(self, name: str) -> None:
