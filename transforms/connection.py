@@ -84,9 +84,12 @@ class Connection:
             expanded = self.expanded()
         except ConnectionRefused:
             return text
-        text = text.replace(expanded, self.describe())
-        for secret in sorted(self._secrets(expanded), key=len, reverse=True):
-            text = text.replace(secret, _MASK)
+        shown = {expanded: self.describe()} | dict.fromkeys(
+            sorted(self._secrets(expanded), key=len, reverse=True), _MASK
+        )
+        for secret, mask in shown.items():
+            # On one line blanks are not as they were.
+            text = text.replace(secret, mask).replace(" ".join(secret.split()) or secret, mask)
         return text
 
     def reason(self, error: Exception) -> str:

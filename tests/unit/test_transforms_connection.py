@@ -96,6 +96,8 @@ def test_an_unknown_scheme_is_named() -> None:
         ("postgresql://h/db?password=hunter2", "password hunter2 is wrong"),
         ("postgresql://u:x@hunter2@h/db", 'could not translate host name "hunter2@h"'),
         ("postgresql://u:${PW}@h/db", "password hun@ter2 is wrong"),
+        ("postgresql://u:hun%20%20ter2@h/db", "password hun  ter2 is wrong"),
+        ("postgresql://u:hun\tter2@h/db", "password hun\tter2 is wrong"),
     ],
 )
 def test_a_drivers_message_is_freed_of_secrets(template: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
