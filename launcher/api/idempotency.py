@@ -1,5 +1,6 @@
 """A POST that comes again under its `Idempotency-Key` is answered as it was, and does nothing more."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Callable
@@ -10,7 +11,8 @@ from starlette.responses import Response
 
 from launcher.api.auth import Submitter
 from launcher.api.bodies import json_bytes
-from launcher.state.idempotency import Idempotency, Turn
+from launcher.errors import LauncherError, StoreUnavailable
+from launcher.state.idempotency import Answer, Idempotency, Turn
 
 # What is repeated of an answer beside status and body.
 _KEPT_HEADERS = ("location",)
@@ -46,7 +48,8 @@ class Once:
     def __call__(self, act: Callable[[Turn], Response], busy_s: float = BUSY_S) -> Response:
         """Answer the request by `act`, or as it was answered before.
 
-        A refusal, or a failure, lets the key go: nothing came of the request, so it may be tried again.
+        A refusal lets the key go: nothing came of the request, so it may be corrected. After a failure, as of the
+        store, something may have come of it all the same; the same request may be sent again, and no other.
 
         Args:
             act: is called again when the request comes again because the service died before it could answer.
@@ -58,15 +61,18 @@ class Once:
         """
         if self._key is None:
             return act(Turn())
-        before = self._kept.begin(self._tenant, self._key, self._hash, busy_s)
-        if before is not None:
-            return _repeated(before.status_code, before.body)
+        turn = self._kept.begin(self._tenant, self._key, self._hash, busy_s)
+        if isinstance(turn, Answer):
+            return _repeated(turn.status_code, turn.body)
         try:
-            response = act(self._kept.turn(self._tenant, self._key))
-        except BaseException:
-            self._kept.abandon(self._tenant, self._key)
+            response = act(turn)
+        except BaseException as error:
+            is_refusal = isinstance(error, LauncherError) and not isinstance(error, StoreUnavailable)
+            # Should the store be away: the turn ends by itself.
+            with contextlib.suppress(StoreUnavailable):
+                (self._kept.abandon if is_refusal else self._kept.put_off)(self._tenant, self._key, turn)
             raise
-        self._kept.finish(self._tenant, self._key, response.status_code, _as_text(response))
+        self._kept.finish(self._tenant, self._key, turn, response.status_code, _as_text(response))
         return response
 
 

@@ -29,6 +29,18 @@ _LOCKS = 0x70656E73
 # Connections of one process to a PostgreSQL; its own threads are all that share them.
 _POOL_SIZE = 10
 _POSTGRES = ("postgresql://", "postgres://")
+# A process that stops in the middle of a transaction, or whose machine vanishes, keeps what it has locked from all
+# others. So PostgreSQL ends such a transaction: a cancel waits no longer than it may take.
+_IDLE_IN_TRANSACTION_S = 5
+# The same where the connection itself is dead: seconds to connect, of silence until it is asked after, between
+# questions, and until what was sent must have arrived. What the URL says comes before it.
+_CONNECTING: dict[str, int] = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 30_000,
+}
 
 
 class Database:
@@ -50,12 +62,22 @@ class Database:
         # Or SQLAlchemy's messages would show what is stored: a spec, and a password in it.
         options: dict[str, Any] = {"hide_parameters": True}
         if not str(url).startswith("sqlite"):
-            options |= {"pool_pre_ping": True, "pool_size": _POOL_SIZE, "max_overflow": 2 * _POOL_SIZE}
+            given = sa.make_url(url).query
+            options |= {
+                "pool_pre_ping": True,
+                "pool_size": _POOL_SIZE,
+                "max_overflow": 2 * _POOL_SIZE,
+                # Whatever the database's own default is: another's commit while a row is waited for is no failure.
+                "isolation_level": "READ COMMITTED",
+                "connect_args": {name: value for name, value in _CONNECTING.items() if name not in given},
+            }
         self._engine = sa.create_engine(url, **options)
         if self._engine.dialect.name == "sqlite":
             self._file = Path(self._engine.url.database or "").absolute()
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
             sa.event.listen(self._engine, "begin", _begin_sqlite)
+        else:
+            sa.event.listen(self._engine, "connect", _set_up_postgres)
         try:
             self._bring_up_to_date()
         except BaseException:
@@ -100,6 +122,17 @@ class Database:
     def is_postgres(self) -> bool:
         """Whether it is PostgreSQL."""
         return self._engine.dialect.name == "postgresql"
+
+    def clock(self) -> datetime:
+        """The time, as everybody who shares the store sees it.
+
+        Raises:
+            StoreUnavailable: it is PostgreSQL's, and there is no answer.
+        """
+        if self._clock is not None or not self.is_postgres:
+            return datetime.now(UTC) if self._clock is None else self._clock()
+        with self.reading() as connection:
+            return self.now(connection)
 
     def now(self, connection: sa.Connection) -> datetime:
         """The time, as everybody who shares the store sees it. Taken anew at each call, also in one transaction."""
@@ -215,6 +248,12 @@ def _set_up_sqlite(connection: Any, _: Any) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
 
 
+def _set_up_postgres(connection: Any, _: Any) -> None:
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_IN_TRANSACTION_S}s'")
+    connection.execute(f"SET lock_timeout = '{BUSY_S}s'")
+    connection.commit()
+
+
 def _begin_sqlite(connection: sa.Connection) -> None:
     reading = connection.get_execution_options().get("reading", False)
     connection.exec_driver_sql("BEGIN" if reading else "BEGIN IMMEDIATE")
@@ -225,7 +264,7 @@ def _why(where: str, reason: str, file: Path | None) -> str:
     reason = " ".join(reason.split())
     if file is not None and (reason == os.strerror(errno.ENOSPC) or "full" in reason or _is_full(file)):
         return f"the job store {where} cannot be written: the disk is full; free some space"
-    if "locked" in reason:
+    if "is locked" in reason or "lock timeout" in reason:
         return f"the job store {where} is locked by another process for over {BUSY_S} s; try again"
     remedy = "set PENSTOCK_HOME to a folder of your own" if file is not None else "see that the database runs"
     return f"the job store {where} cannot be used: {reason}; {remedy}"

@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from launcher.errors import KeyBusy, KeyReused
 from launcher.state import tables
 from launcher.state.database import Database
-from launcher.state.job import new_id
 
 _kept = tables.idempotency
 
@@ -30,11 +29,13 @@ class Turn:
         job_id: of the job that it makes: one that is there already under this id is the request's own. None leaves it
             open.
         since: when it was answered first, by the store's clock: what has happened since may be what it asks for, done
-            by a launcher that died before it could say so. None where it comes once.
+            by a launcher that could not say so. None where it comes once.
+        until: nobody else answers it before then; after that, this turn may be over, and another's.
     """
 
     job_id: str | None = None
     since: datetime | None = None
+    until: datetime | None = None
 
 
 class Idempotency:
@@ -43,15 +44,15 @@ class Idempotency:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def begin(self, tenant: str, key: str, request_hash: str, busy_s: float) -> Answer | None:
-        """Ask whether to answer a request; None says: do, then `finish` or `abandon` it. Of many one is told so.
+    def begin(self, tenant: str, key: str, request_hash: str, busy_s: float) -> Answer | Turn:
+        """Ask whether to answer a request. A turn says: do, then `finish`, `abandon` or `put_off`. Of many one gets it.
 
         Args:
             request_hash: of all that makes it this request and no other.
             busy_s: how long answering may take; after that, whoever asks again is told to.
 
         Returns:
-            What it was answered before.
+            What it was answered before, or the turn: job id and time are the same each time.
 
         Raises:
             KeyReused: the key was used for another request.
@@ -65,7 +66,7 @@ class Idempotency:
                     tenant=tenant, key=key, request_hash=request_hash, created_at=now, busy_until=until
                 )
                 if connection.execute(insert.on_conflict_do_nothing().returning(_kept.c.key)).first():
-                    return None
+                    return _turn(tenant, key, now, until)
                 row = connection.execute(sa.select(_kept).where(*_is(tenant, key)).with_for_update()).first()
                 if row is None:
                     # Abandoned since.
@@ -80,31 +81,24 @@ class Idempotency:
                     raise KeyBusy(key)
                 until = now + timedelta(seconds=busy_s)
                 connection.execute(sa.update(_kept).where(*_is(tenant, key)).values(busy_until=until))
-                return None
+                return _turn(tenant, key, row.created_at, until)
 
-    def turn(self, tenant: str, key: str) -> Turn:
-        """What is known of a request that has begun.
-
-        It is the same when the request is answered a second time because the first died before it could `finish`.
-        """
-        with self._database.reading() as connection:
-            begun = connection.execute(sa.select(_kept.c.created_at).where(*_is(tenant, key))).scalar_one_or_none()
-        if begun is None:
-            # Swept away in the middle of the request: nobody will ask for the answer.
-            return Turn(new_id(), None)
-        name = f"{tenant} {begun.isoformat()} {key}"
-        return Turn(f"batch-{hashlib.sha256(name.encode()).hexdigest()[:10]}", begun)
-
-    def finish(self, tenant: str, key: str, status_code: int, body: str) -> None:
-        """Keep what a request was answered. The first answer stays."""
+    def finish(self, tenant: str, key: str, turn: Turn, status_code: int, body: str) -> None:
+        """Keep what a request was answered, unless the turn is over and another's."""
         with self._database.transaction() as connection:
-            update = sa.update(_kept).where(*_is(tenant, key), _kept.c.status_code.is_(None))
+            update = sa.update(_kept).where(*_is_at(tenant, key, turn))
             connection.execute(update.values(status_code=status_code, body=body))
 
-    def abandon(self, tenant: str, key: str) -> None:
-        """Let the key go: nothing came of the request, it may be tried again at once. An answer that is kept stays."""
+    def abandon(self, tenant: str, key: str, turn: Turn) -> None:
+        """Let the key go: nothing came of the request, it may be corrected and tried again at once."""
         with self._database.transaction() as connection:
-            connection.execute(sa.delete(_kept).where(*_is(tenant, key), _kept.c.status_code.is_(None)))
+            connection.execute(sa.delete(_kept).where(*_is_at(tenant, key, turn)))
+
+    def put_off(self, tenant: str, key: str, turn: Turn) -> None:
+        """Have the same request answered when it comes again, at once: whether something came of it is not known."""
+        with self._database.transaction() as connection:
+            now = self._database.now(connection)
+            connection.execute(sa.update(_kept).where(*_is_at(tenant, key, turn)).values(busy_until=now))
 
     def sweep(self, before: datetime) -> int:
         """Forget requests that began before a time. Returns how many."""
@@ -114,3 +108,13 @@ class Idempotency:
 
 def _is(tenant: str, key: str) -> "tuple[sa.ColumnElement[bool], ...]":
     return _kept.c.tenant == tenant, _kept.c.key == key
+
+
+def _is_at(tenant: str, key: str, turn: Turn) -> "tuple[sa.ColumnElement[bool], ...]":
+    # After its time a turn may be another's.
+    return *_is(tenant, key), _kept.c.status_code.is_(None), _kept.c.busy_until == turn.until
+
+
+def _turn(tenant: str, key: str, begun: datetime, until: datetime) -> Turn:
+    name = f"{tenant} {begun.isoformat()} {key}"
+    return Turn(f"batch-{hashlib.sha256(name.encode()).hexdigest()[:10]}", begun, until)

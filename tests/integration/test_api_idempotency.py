@@ -87,19 +87,28 @@ def test_what_was_refused_may_be_corrected_under_the_same_key(client: httpx.Clie
     assert right.status_code == 202
 
 
-def test_what_failed_is_tried_anew(api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("came_through", [False, True], ids=["before", "after"])
+def test_what_failed_is_tried_again_and_done_once(
+    api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch, came_through: bool
+) -> None:
+    submit = api.service.admission.submit
+
+    def away(*asked: Any, **more: Any) -> Any:
+        # Whoever loses the store does not know whether it was before or after the commit.
+        if came_through:
+            submit(*asked, **more)
+        raise StoreUnavailable("the job store cannot be used; see that the database runs")
+
     with monkeypatch.context() as broken:
-
-        def away(*_: Any, **__: Any) -> Any:
-            raise StoreUnavailable("the job store cannot be used; see that the database runs")
-
         broken.setattr(api.service.admission, "submit", away)
         failed = client.post(BATCH, content=SEED, headers=keyed("k"))
+    problem(client.post(BATCH, content=SEED + b" ", headers=keyed("k")), 409, "idempotency-key-reused")
     again = client.post(BATCH, content=SEED, headers=keyed("k"))
 
     problem(failed, 503, "store-unavailable")
     assert again.status_code == 202
     assert "Idempotency-Replayed" not in again.headers
+    assert jobs(client) == [again.json()["job_id"]]
 
 
 class TestCutOff:
