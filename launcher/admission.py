@@ -7,17 +7,15 @@ may reach; rows are counted, as far as that takes no longer than a second.
 import contextlib
 import hashlib
 import math
-import secrets
-import shutil
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from launcher.errors import (
     AsideFailed,
+    Conflict,
     ConnectionUnknown,
     HostUnknown,
     JobExists,
@@ -33,14 +31,14 @@ from launcher.errors import (
     SecretUnreadable,
     StoreUnavailable,
 )
-from launcher.estimate.counting import count_rows
+from launcher.estimate.counting import Counting
 from launcher.forks.aside import call_aside
 from launcher.forks.forking import Forks
 from launcher.home import Home
 from launcher.reach.confined_spec import confine_spec
 from launcher.reach.tenant import DEFAULT_CONNECTION, Reach, connections_of
 from launcher.request.service import JobRequest, WebhookRequest
-from launcher.rows.rejects import rejects_of
+from launcher.rows.rejects import opened_rejects, rejects_path
 from launcher.settings import Settings
 from launcher.state.job import Job, Webhook, new_id
 from launcher.state.keys import Role
@@ -55,8 +53,12 @@ from transforms.sources.files import named_files
 
 # Whoever submits a job waits for it no longer than this.
 _COUNT_S = 1.0
+# Finding the files that an estimate is of; those of all but absurd patterns are found in a second.
+_LOOK_S = 10.0
 # Looking at the data of an estimate takes 2 s by itself, and as long as the database needs for a count.
 _ESTIMATE_S = 60.0
+_REGISTER_MODEL = "register it by `penstock models register` or POST /api/v1/models"
+_REGISTER_CONNECTION = "register it by `penstock connections set` or POST /api/v1/connections"
 # Of the first move of an attempt that somebody asked for.
 _RETRIED = "retried on request"
 # A store's clock and a launcher's.
@@ -104,6 +106,7 @@ class Admission:
         self._reach = reach
         self._settings = settings
         self._forks = forks
+        self._counting = Counting(forks, str(home.path), settings.job_environment)
 
     def submit(
         self,
@@ -219,7 +222,7 @@ class Admission:
                 if not _is_away(error):
                     problems.append(Problem(field, f"cannot be used: {error}"))
         if request.webhook is not None:
-            problems += self._webhook_problems(request.webhook)
+            problems += self._webhook_problems(caller.tenant, request.webhook)
         if problems:
             raise RequestError(problems)
         return Asked(spec, model_id, version, working_dir)
@@ -232,13 +235,16 @@ class Admission:
         """
         asked = self.look_up(caller, request)
         spec = asked.spec
-        self._check_files(caller.tenant, spec, math.inf)
+        if not self._check_files(caller.tenant, spec, time.monotonic() + _LOOK_S):
+            line = f"names more folders and files than can be looked at in {_LOOK_S:g} s; name fewer"
+            raise RequestError([Problem("input.path", line)])
         if isinstance(spec.output, ParquetOutput) and not spec.output.path:
             spec = replace(spec, output=replace(spec.output, path=str(self._home.jobs / "none" / "results")))
         arguments = {
             "spec": spec.to_json(),
             "connections": {name: self._reach.uri(caller.tenant, name) for name in connections_of(spec)},
             "max_memory_gb": spec.config.max_memory_gb,
+            **asdict(self._reach.confinement(caller.tenant).bounds),
         }
         try:
             answer: dict[str, Any] = call_aside(
@@ -278,7 +284,12 @@ class Admission:
         spec = job.spec
         if max_reject_ratio is not None:
             spec = replace(spec, rejects=replace(spec.rejects, max_reject_ratio=max_reject_ratio))
-        return self._store.move(job.id, ["failed", "cancelled"], "submitted", _RETRIED, spec=spec)
+        try:
+            return self._store.move(job.id, ["failed", "cancelled"], "submitted", _RETRIED, spec=spec)
+        except Conflict:
+            # Somebody else was first, or it has just expired.
+            self._check_retried(self._store.get(job.id))
+            raise
 
     def retry_rejected(self, job: Job, *, since: datetime | None = None) -> Job:
         """Make a job of the rows that another one rejected; what passes is added to that one's result.
@@ -302,15 +313,16 @@ class Admission:
                 "failed of its rejects"
             )
         if job.counts is None or not job.counts.rejected:
-            raise NotNow(f"{job.id} rejected no row")
+            raise NotNow(f"{job.id} rejected no row; there is nothing to score again")
         if job.spec.rejects.path is None and not self._home.job(job.id).path.is_dir():
             raise NotNow(f"the rejects of {job.id} are gone")
         child = self._retry_of(job.id)
         try:
-            rejects = rejects_of(job)
-            folder = self._home.job(child)
-            folder.create()
-            _link_files(rejects.files, folder.path / "input")
+            within = self._reach.confinement(job.tenant).bounds_of(rejects_path(job), self._home.jobs)
+            with opened_rejects(job, within) as rejects:
+                folder = self._home.job(child)
+                folder.create()
+                rejects.link_into(folder.path / "input")
         except NoRejects as error:
             raise NotNow(str(error)) from error
         columns = tuple(rejects.input_columns)
@@ -343,7 +355,9 @@ class Admission:
         try:
             self._store.add(made, f"the rejected rows of {job.id}", self._store.webhook_secret(job.id))
         except JobExists:
-            raise NotNow(f"the rejected rows of {job.id} are scored again already, by {child}") from None
+            raise NotNow(
+                f"the rejected rows of {job.id} are scored again already, by {child}; look at that job"
+            ) from None
         return self._store.get(child)
 
     # --- what a request names -----------------------------------------------------------------------------------
@@ -358,7 +372,7 @@ class Admission:
             model = self._models.get(caller.tenant, request.model_id, request.model_version)
         except ModelUnknown as error:
             version = "" if request.model_version is None else f" in version {request.model_version}"
-            line = f"{request.model_id!r} is not registered{version}; register it with POST /api/v1/models"
+            line = f"{request.model_id!r} is not registered{version}; {_REGISTER_MODEL}"
             raise RequestError([Problem("model_id", line)]) from error
         return model.spec, model.model_id, model.version, model.working_dir
 
@@ -378,12 +392,13 @@ class Admission:
             return replace(wanted, connection=given.connection if isinstance(given, SqlInput) else DEFAULT_CONNECTION)
         return wanted
 
-    def _webhook_problems(self, webhook: WebhookRequest) -> list[Problem]:
+    def _webhook_problems(self, tenant: str, webhook: WebhookRequest) -> list[Problem]:
         try:
             check_url(webhook.url)
             parts = urlsplit(webhook.url)
             try:
-                self._reach.egress.resolve(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+                port = parts.port or (443 if parts.scheme == "https" else 80)
+                self._reach.egress.resolve(parts.hostname or "", port, tenant)
             except HostUnknown as error:
                 if not _is_away(error):
                     raise
@@ -400,14 +415,17 @@ class Admission:
         deadline = time.monotonic() + _COUNT_S
         if isinstance(spec.input, SqlInput):
             try:
-                connection = Connection(self._reach.uri(tenant, spec.input.connection))
+                # The path was looked at, and may lead elsewhere by now.
+                connection = Connection(self._reach.uri(tenant, spec.input.connection), pinned=True)
             except HostUnknown:
                 # For a moment; anything else was refused before.
                 return None
         elif not self._check_files(tenant, spec, deadline):
             return None
         try:
-            rows = count_rows(spec.input, max(0.0, deadline - time.monotonic()), connection)
+            left_s = max(0.0, deadline - time.monotonic())
+            within = self._reach.confinement(tenant).bounds
+            rows = self._counting.rows(tenant, spec.input, left_s, connection, within)
         except ConnectionRefused:
             # Perhaps in a moment; the job will see.
             return None
@@ -430,10 +448,10 @@ class Admission:
             return True
         confinement = self._reach.confinement(tenant)
         try:
-            for file in named_files(spec.input.path):
+            for file in named_files(spec.input.path, deadline):
                 confinement.confined_files("input.path", [file])
-                if time.monotonic() >= deadline:
-                    return False
+        except TimeoutError:
+            return False
         except PathForbidden as error:
             raise RequestError([_of_path(error)]) from error
         except InputError as error:
@@ -483,7 +501,7 @@ class Admission:
         earlier = self._retries_of(job_id)
         for each in earlier:
             if each.status not in ("failed", "cancelled"):
-                raise NotNow(f"the rejected rows of {job_id} are scored again already, by {each.id}")
+                raise NotNow(f"the rejected rows of {job_id} are scored again already, by {each.id}; look at that job")
         return _retry_id(job_id, len(earlier))
 
     def _retries_of(self, job_id: str) -> list[Job]:
@@ -513,30 +531,10 @@ def _of_path(error: PathForbidden) -> Problem:
 def _no_connection(name: str, error: ConnectionUnknown) -> str:
     if error.name != name:
         default = f"the service's default one, {error.name!r} (PENSTOCK_DEFAULT_CONNECTION), is not registered"
-        return f"is not named, and {default}; register it with POST /api/v1/connections, or name another"
+        return f"is not named, and {default}; {_REGISTER_CONNECTION}, or name another"
     if name == DEFAULT_CONNECTION:
         return (
-            "is not named, and the service has no default one (PENSTOCK_DEFAULT_CONNECTION); register one with "
-            "POST /api/v1/connections and name it"
+            "is not named, and the service has no default one (PENSTOCK_DEFAULT_CONNECTION); register one by "
+            "`penstock connections set` or POST /api/v1/connections, and name it"
         )
-    return f"{name!r} is not registered; register it with POST /api/v1/connections"
-
-
-def _link_files(files: "list[Path]", folder: Path) -> None:
-    """Have the same files in `folder`, whatever becomes of them where they lie. Who has done so before has done it."""
-    draft = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-    draft.mkdir()
-    try:
-        for file in files:
-            try:
-                (draft / file.name).hardlink_to(file)
-            except OSError:
-                shutil.copyfile(file, draft / file.name)
-        # Whole or not at all: the job of another request may be reading there already.
-        try:
-            draft.rename(folder)
-        except OSError:
-            if not folder.is_dir():
-                raise
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    return f"{name!r} is not registered; {_REGISTER_CONNECTION}"

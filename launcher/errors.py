@@ -35,6 +35,8 @@ LauncherError
 ├── ScheduleUnknown   there is no such schedule                 -> look at the tenant's schedules
 ├── KeyReused         another request had this idempotency key  -> another key
 ├── KeyBusy           the same request is being answered        -> ask again in a moment
+├── TooManyStreams    the tenant follows as many jobs as it may -> end some, or ask now and then
+├── Overloaded        the service bears no more of this         -> ask again in a moment
 ├── PortTaken         nobody can listen there                   -> another --host or --port
 ├── Unauthorized      no API key came, or none that opens       -> a key that is not revoked
 ├── CallerForbidden   whoever asks, from there they may not     -> the line says from where
@@ -443,6 +445,14 @@ class KeyBusy(LauncherError):
 
     def __str__(self) -> str:
         return f"the request with the Idempotency-Key {self.key!r} is still being answered; send it again in a moment"
+
+
+class TooManyStreams(LauncherError):
+    """A tenant has as many streams of events as one may have; the line says how many."""
+
+
+class Overloaded(LauncherError):
+    """The service has as much to do at once as it bears; the line says of what."""
 
 
 class PortTaken(LauncherError):

@@ -76,6 +76,16 @@ class Keyring:
                     self._known.popitem(last=False)
         return key
 
+    def still_opens(self, token: str) -> bool:
+        """Whether whoever was let in with a token (or without any, where none was asked for) would be now, too.
+
+        Asks the store where nothing is remembered.
+
+        Raises:
+            StoreUnavailable: it had to be asked, and does not answer.
+        """
+        return self.is_keyless() or (self.remembers(token) or self.check(token)) is not None
+
 
 def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode(errors="surrogatepass")).digest()

@@ -68,6 +68,8 @@ class Standing:
         counts: rows accounted for.
         rows_per_s: of this attempt; None before it has any.
         snapshot: how far the copy of the query's rows is, while preparing.
+        expected_s: how long it will yet take, where whoever tells of it knows better than by rows and rate, as of a job
+            that scores rows again that were accounted for.
     """
 
     job_id: str
@@ -76,11 +78,19 @@ class Standing:
     counts: Counts
     rows_per_s: float | None = None
     snapshot: Snapshot | None = None
+    expected_s: float | None = None
 
     @property
     def is_over(self) -> bool:
         """Whether it has ended, well or not."""
         return self.status in TERMINAL
+
+    @property
+    def left_s(self) -> float | None:
+        """How long it will yet take; None where that is not known."""
+        if self.expected_s is not None or self.total_rows is None or not self.rows_per_s:
+            return self.expected_s
+        return (self.total_rows - self.counts.total) / self.rows_per_s
 
 
 class Reason(NamedTuple):
@@ -196,13 +206,15 @@ def standing_line(job: Standing) -> str:
     done, total_rows = job.counts.total, job.total_rows or 0
     parts = [f"{done:,} of {total_rows:,} rows ({_percentage(job.status, job.total_rows, job.counts)}%)"]
     if job.rows_per_s:
-        parts += [f"{job.rows_per_s:,.0f} rows/s", f"{clock(total_rows - done, job.rows_per_s)} left"]
+        parts.append(f"{job.rows_per_s:,.0f} rows/s")
+    if job.left_s is not None:
+        parts.append(f"{clock(job.left_s)} left")
     return "running: " + ", ".join([*parts, f"{job.counts.rejected:,} rejected"])
 
 
-def clock(rows: int, rows_per_s: float) -> str:
-    """How long `rows` take, as 0:07 or 1:02:03."""
-    minutes, seconds = divmod(math.ceil(rows / rows_per_s), 60)
+def clock(seconds_left: float) -> str:
+    """How long something takes, as 0:07 or 1:02:03."""
+    minutes, seconds = divmod(math.ceil(seconds_left), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
 

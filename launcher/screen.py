@@ -113,8 +113,10 @@ class Bar:
         elif job.status in ("running", "completing"):
             total, completed = job.total_rows, job.counts.total
             said = f"{completed:,} of {total or 0:,} rows"
-            if job.rows_per_s and total is not None:
-                said += f" · {job.rows_per_s:,.0f}/s · {clock(total - completed, job.rows_per_s)} left"
+            if job.rows_per_s:
+                said += f" · {job.rows_per_s:,.0f}/s"
+            if job.left_s is not None:
+                said += f" · {clock(job.left_s)} left"
             if job.counts.rejected:
                 said += f" · {job.counts.rejected:,} rejects"
         self._progress.update(self._task, description=job.status, total=total, completed=completed, said=said)

@@ -5,6 +5,7 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -17,10 +18,12 @@ from fastapi import FastAPI
 
 from launcher import ATTEMPT
 from launcher.api.app import make_app
+from launcher.api.protocol import Bounds, bounded
 from launcher.errors import PortTaken
 from launcher.forks.forking import PRELOAD
 from launcher.home import Home
 from launcher.logs import JsonFormatter
+from launcher.reach.tenant import shared_folders
 from launcher.service import Service
 from launcher.settings import Settings
 
@@ -36,6 +39,9 @@ _PR_SET_DUMPABLE = 4
 _M_ARENA_MAX = -8
 # Connections that wait to be taken.
 _BACKLOG = 1024
+# Descriptors that are no connections: the store's, files that are read, locks and pipes of jobs.
+_OTHER_DESCRIPTORS = 250
+_LEAST_CONNECTIONS = 50
 
 _log = logging.getLogger("launcher.serve")
 
@@ -83,6 +89,9 @@ def serve(
             asked,
         )
         host = LOOPBACK
+    shared = shared_folders(service.settings, service.keys.list())
+    if shared is not None:
+        _log.warning("%s", shared)
     listening = _listen(host, port)
     try:
         app = make_app(service)
@@ -104,7 +113,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=bounded(Bounds(connections=_connections())),
                 loop="uvloop",
                 ws="none",
                 lifespan="off",
@@ -156,6 +165,15 @@ def _listen(host: str, port: int) -> socket.socket:
         raise PortTaken(
             f"nobody can listen on {host} port {port}: {reason}; choose others by --host, --port"
         ) from error
+
+
+def _connections() -> int:
+    """How many connections may be open, so that descriptors are left for all else."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = Bounds.connections
+    if descriptors == resource.RLIM_INFINITY:
+        return most
+    return max(_LEAST_CONNECTIONS, min(most, descriptors - _OTHER_DESCRIPTORS))
 
 
 def _url(listening: socket.socket) -> str:

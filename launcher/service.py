@@ -109,6 +109,8 @@ class Service:
             self.reach.uris,
             self.reach.folders,
             attempt_module,
+            machine(),
+            home.launcher_lives,
         )
         self.reaper = Reaper(
             home, self.store, settings, home.launcher_lives, self.dispatcher.is_starting, machine=machine()

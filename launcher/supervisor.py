@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Collection
@@ -12,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from launcher import ATTEMPT
 from launcher.errors import HomeUnusable, JobAlive, JobExists, LauncherError, NotNow, StoreUnavailable
-from launcher.forks.processes import describe_exit
+from launcher.forks.processes import describe_exit, kill_session
 from launcher.home import Home, JobFolder, JobLock
 from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
 from launcher.state.store import JobStore
@@ -28,6 +29,8 @@ class StartedJob:
     def __init__(self, job: Job, process: "subprocess.Popen[bytes]") -> None:
         self.job = job
         self._process = process
+        # Its own child: nobody else can have the pid before it is waited for.
+        self._started = psutil.Process(process.pid).create_time()
 
     def wait(self, timeout_s: float) -> bool:
         """Wait for the process to end. Returns, within 50 ms of the end or of the time given, whether it did."""
@@ -42,9 +45,8 @@ class StartedJob:
         self._process.terminate()
 
     def kill(self) -> None:
-        """End it and its children at once. The ledger makes any moment safe."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        """End it and all that it has started at once. The ledger makes any moment safe."""
+        kill_session(self._process.pid, self._started)
 
     def end(self) -> str:
         """How it ended, for people."""

@@ -138,6 +138,7 @@ def send(
     egress: Egress,
     timeout_s: float = MAX_TIMEOUT_S,
     tls: ssl.SSLContext | None = None,
+    whose: str = "",
 ) -> None:
     """Post an event, once. It was taken if the answer's status is 2xx; nothing else of the answer matters.
 
@@ -148,8 +149,9 @@ def send(
         event: from `cloud_event`.
         secret: what signs it; None for no signature.
         egress: which addresses may be reached; connected is to one of those that it gave, and to no other.
-        timeout_s: for all together, at most 10, save for looking up the host, which takes as long as the resolver does.
+        timeout_s: for all together, at most 10, save for looking up the host, see `Egress`.
         tls: what certificates are trusted; those of `SSL_CERT_FILE`, or else of certifi, when None.
+        whose: the tenant whose it is.
 
     Raises:
         WebhookFailed: it was not taken; `retry` says whether the same may be taken later.
@@ -169,7 +171,7 @@ def send(
     if secret is not None:
         headers["webhook-signature"] = sign(secret, event_id, timestamp, body)
     deadline = _Deadline(min(timeout_s, MAX_TIMEOUT_S))
-    backend = _JudgedBackend(egress, deadline)
+    backend = _JudgedBackend(egress, deadline, whose)
     host = target.host.decode()
     try:
         with (
@@ -261,8 +263,9 @@ class _Deadline:
 class _JudgedBackend(httpcore.NetworkBackend):
     """Connects to the addresses that were judged. TLS still asks for the certificate of the host that was named."""
 
-    def __init__(self, egress: Egress, deadline: _Deadline) -> None:
+    def __init__(self, egress: Egress, deadline: _Deadline, whose: str) -> None:
         self._egress = egress
+        self._whose = whose
         self._deadline = deadline
         self._sockets = httpcore.SyncBackend()
 
@@ -274,7 +277,7 @@ class _JudgedBackend(httpcore.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        addresses = self._egress.resolve(host, port)
+        addresses = self._egress.resolve(host, port, self._whose)
         for n, address in enumerate(addresses):
             # One that swallows packets leaves some time for the others.
             patience_s = self._deadline.left_s(httpcore.ConnectTimeout) / (len(addresses) - n)

@@ -1,6 +1,7 @@
 """ONNX models, run by ONNX Runtime: one tensor of features, or one input per column; any number of outputs."""
 
 import math
+import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,9 @@ import onnxruntime as ort
 import pyarrow as pa
 
 from predictors.base import PreparedSpan
+from predictors.bounds import Bounds, LedElsewhere, at, lies_in
 from predictors.errors import ModelNotLoadable, SchemaMismatch, WrongAnswer
+from predictors.weights import external_files
 
 # ONNX element types (onnx.proto, TensorProto.DataType), as ONNX Runtime spells them, that Arrow columns can hold.
 _ARROW_TYPES: dict[str, pa.DataType] = {
@@ -36,6 +39,8 @@ _ARROW_TYPES: dict[str, pa.DataType] = {
 _UNWANTED_PROVIDERS = frozenset({"AzureExecutionProvider", "TensorrtExecutionProvider"})
 # Rows of the call that shows what a model answers: a number that is seldom that of anything else in an answer's shape.
 _PROBE_ROWS = 7
+# The runtime takes a file of such a name for an address in this process's memory (tensorprotoutils.h).
+_IN_MEMORY = "*/_ORT_MEM_"
 
 
 @dataclass(frozen=True)
@@ -120,17 +125,27 @@ class OnnxPredictor:
         path: the model file.
         features: columns that feed the model; None: those named like its inputs.
         pass_nulls: null features may come; they arrive as NaN, which only float inputs can hold.
+        within: where the model and the files of its weights have to lie, wherever their names lead; None: anywhere,
+            though weights never lie outside of the model's folder.
     """
 
     path: str
     features: tuple[str, ...] | None = None
     pass_nulls: bool = False
+    within: Bounds | None = None
     thread_safe: bool = field(default=True, init=False)
     cpu_bound: bool = field(default=False, init=False, compare=False)
+    # Mapped as long as the session lives.
+    _weights: list[mmap.mmap | bytes] = field(default_factory=list, init=False, repr=False, compare=False)
     _session: ort.InferenceSession | None = field(default=None, init=False, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "features": self.features, "pass_nulls": self.pass_nulls}
+        return {
+            "path": self.path,
+            "features": self.features,
+            "pass_nulls": self.pass_nulls,
+            "within": self.within,
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -149,7 +164,7 @@ class OnnxPredictor:
         """Open the session.
 
         Raises:
-            ModelNotLoadable: no such file, or not an ONNX model that this runtime can run.
+            ModelNotLoadable: no such file, it lies out of bounds, or it is not an ONNX model that this runtime can run.
             SchemaMismatch: the inputs cannot be fed from the features.
         """
         if not Path(self.path).is_file():
@@ -163,13 +178,59 @@ class OnnxPredictor:
         options.log_severity_level = 4
         providers = [name for name in ort.get_available_providers() if name not in _UNWANTED_PROVIDERS]
         try:
-            session = ort.InferenceSession(os.fspath(self.path), options, providers=providers)
+            model = os.fspath(self.path) if self.within is None else self._read(self.within, options)
+            session = ort.InferenceSession(model, options, providers=providers)
+        except ModelNotLoadable:
+            raise
         except Exception as error:
             reason = " ".join(str(error).split())
             raise ModelNotLoadable(f"model {self.path} is not a readable ONNX model: {reason}") from error
         self._bind(session)
         self.cpu_bound = session.get_providers() == ["CPUExecutionProvider"]
         self._session = session
+
+    def _read(self, within: Bounds, options: ort.SessionOptions) -> bytes:
+        """The model, read once, and in `options` the files of its weights: the runtime then opens none by its name.
+
+        Raises:
+            ModelNotLoadable: one of them lies out of bounds, or where the runtime would open it by its name.
+            ValueError: this is no ONNX model.
+        """
+        try:
+            with within.opened(self.path) as fd, open(fd, "rb", closefd=False) as file:
+                folder = os.path.dirname(os.readlink(at(fd)))
+                model = file.read()
+            external = external_files(model)
+            if external.others:
+                raise ModelNotLoadable(
+                    f"model {self.path} keeps tensors of an inner graph in another file, {external.others[0]!r}, "
+                    "which a service does not read; save them within the model"
+                )
+            self._weights = [self._mapped(within, folder, name) for name in external.initializers]
+        except LedElsewhere as error:
+            raise ModelNotLoadable(f"model {self.path}: {error.strerror}") from error
+        if self._weights:
+            sizes = [len(file) for file in self._weights]
+            options.add_external_initializers_from_files_in_memory(list(external.initializers), self._weights, sizes)
+        return model
+
+    def _mapped(self, within: Bounds, folder: str, name: str) -> mmap.mmap | bytes:
+        """A file of weights that lies below the model's folder.
+
+        Raises:
+            ModelNotLoadable: there is none; whether there is something elsewhere is not told.
+        """
+        try:
+            if name.startswith(_IN_MEMORY):
+                raise LedElsewhere
+            with within.opened(os.path.join(folder, name)) as fd:
+                if not lies_in(os.readlink(at(fd)), folder, below=True):
+                    raise LedElsewhere
+                return mmap.mmap(fd, 0, prot=mmap.PROT_READ) if os.fstat(fd).st_size else b""
+        except OSError as error:
+            raise ModelNotLoadable(
+                f"model {self.path} wants weights from {name!r}, which is no file in the model's folder"
+            ) from error
 
     def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """Score `rows` in one call of the session."""

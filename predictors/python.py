@@ -128,7 +128,8 @@ class PythonPredictor:
         try:
             module = importlib.import_module(name)
         except ModuleNotFoundError as error:
-            raise ModelNotLoadable(f"model {self.uri}: {error}; is it on the import path of the job?") from error
+            remedy = "is it on the import path (in a service: that of the model, --import-path)?"
+            raise ModelNotLoadable(f"model {self.uri}: {error}; {remedy}") from error
         except (Exception, SystemExit) as error:
             raise ModelNotLoadable(f"model {self.uri}: importing it failed: {_named(error)}") from error
         try:

@@ -370,8 +370,9 @@ def _between(failed: _Failed, named: Sequence[BadRow]) -> list[tuple[int, int]]:
 def _reject_whole(error: Exception, ranges: Sequence[tuple[int, int]], found: int) -> list[BadRow]:
     """The rest of a batch that has shown too many bad rows."""
     rest = [row for start, stop in ranges for row in range(start, stop)]
-    reason = f"{text_of(error)} (one of {len(rest)} rejected unscored, after {found} bad ones in their batch)"
-    return [BadRow(row, type(error).__name__, reason) for row in rest]
+    # Under a name of their own: they are good, as far as anybody knows.
+    reason = f"not scored, as {found} rows of its batch are bad; the last of them: {text_of(error)}"
+    return [BadRow(row, "NotScored", reason) for row in rest]
 
 
 def text_of(error: BaseException) -> str:

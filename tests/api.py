@@ -15,9 +15,11 @@ import httpx
 import uvicorn
 from fastapi import FastAPI
 from pydantic import BaseModel
+from starlette.types import ASGIApp
 
 from launcher.api.app import make_app
 from launcher.api.models import ProblemDetails
+from launcher.api.protocol import Bounds, bounded
 from launcher.home import Home
 from launcher.service import Service
 from launcher.settings import Settings
@@ -34,6 +36,16 @@ SEED = b"""{"model_id": "model-xyz789",
 BATCH = "/api/v1/inference/batch"
 JSON = {"Content-Type": "application/json"}
 ROWS = 1000
+# What the launcher asks a database for, it asks in forks of a process that has imported this.
+ASIDE = (
+    "launcher.forks.aside",
+    "launcher.rows.tablepages",
+    "transforms.sources.counting",
+    "adbc_driver_postgresql.dbapi",
+    "adbc_driver_sqlite.dbapi",
+    "sqlglot.dialects.postgres",
+    "sqlglot.dialects.sqlite",
+)
 # Whoever waits for what should come at once gives up after this.
 PATIENCE_S = 20
 
@@ -99,8 +111,15 @@ class Api:
 
 
 @contextmanager
-def serving(folder: Path, *, keyless: bool, store_url: str | None = None, **environment: str) -> Iterator[Api]:
-    """Serve an API whose requests may name `folder`/work, in which there are a model and a database."""
+def serving(
+    folder: Path, *, keyless: bool, store_url: str | None = None, preload: tuple[str, ...] = (), **environment: str
+) -> Iterator[Api]:
+    """Serve an API whose requests may name `folder`/work, in which there are a model and a database.
+
+    Args:
+        preload: what the fork server imports, which is warm then, so that queries are counted; nothing: it is not
+            started.
+    """
     work = folder / "work"
     work.mkdir(parents=True)
     (work / "churn.onnx").write_bytes(b"no model at all; nobody loads it")
@@ -111,7 +130,9 @@ def serving(folder: Path, *, keyless: bool, store_url: str | None = None, **envi
         database.executemany("INSERT INTO customers VALUES (?, 1, 2, 3)", ((n,) for n in range(ROWS)))
     database.close()
     settings = Settings.from_environment({**environment, "PENSTOCK_STORE": store_url or ""})
-    service = Service(settings, Home(folder / "home"), work, keyless=keyless, preload=())
+    service = Service(settings, Home(folder / "home"), work, keyless=keyless, preload=preload)
+    if preload:
+        service.forks.start()
     if not keyless:
         # A store with a key in it is not keyless, whoever else makes one.
         service.keys.create("somebody", "viewer")
@@ -119,17 +140,21 @@ def serving(folder: Path, *, keyless: bool, store_url: str | None = None, **envi
     with listening(app) as url:
         api = Api(service, app, url, work)
         try:
+            assert not preload or service.forks.wait_until_warm(PATIENCE_S)
             yield api
         finally:
             app.state.closing.set()
             api.close()
+            if preload:
+                service.forks.close()
     service.store.close()
 
 
 @contextmanager
-def listening(app: FastAPI) -> Iterator[str]:
+def listening(app: ASGIApp, bounds: Bounds = Bounds(), **config: Any) -> Iterator[str]:
     """Have a server answer for `app`, in a thread; gives its address."""
-    server = uvicorn.Server(uvicorn.Config(app, lifespan="off", log_config=None, access_log=False))
+    configured = uvicorn.Config(app, http=bounded(bounds), lifespan="off", log_config=None, access_log=False, **config)
+    server = uvicorn.Server(configured)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -2,8 +2,10 @@
 
 import os
 import re
+import threading
+import time
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 from adbc_driver_manager import dbapi
@@ -21,6 +23,19 @@ _MASK = "*****"
 SQLITE_BUSY_MS = 30_000
 # A host that swallows packets would hold a connection attempt for minutes.
 CONNECT_TIMEOUT_S = 10
+# How long a look at a pinned file waits for a writer before others may open theirs; then it is repeated.
+_LOOK_BUSY_MS = 50
+# Files that SQLite opens beside a database, by what their names end with.
+_BESIDE = ("", "-wal", "-shm", "-journal")
+
+# How a SQLite journal begins, and how one ends that names another.
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+
+# One pinned database is opened at a time, or what another thread opens would be taken for it.
+_opening = threading.Lock()
+# Connections that opened a file elsewhere. Closing one would write into that file, or let go of locks on it that this
+# process holds by another copy of SQLite; they stay open until the process ends.
+_abandoned: list[dbapi.Connection] = []
 
 
 @dataclass(frozen=True)
@@ -30,9 +45,19 @@ class Connection:
     `${NAME}` stands for an environment variable and is expanded only when the connection is opened, in the process
     that opens it; the object, its `repr` and its pickle hold the name, never the value. In the place of a user or a
     password the value may hold any characters: what a URI would not bear there is percent-encoded.
+
+    Args:
+        template: the URI.
+        pinned: the path of a SQLite database is one without links, and only the file that lies at that very place is
+            opened. Someone may put a link there at any moment, so it is what was opened that is looked at, and nothing
+            is read of it before. Nor is a journal undone that names another file, for SQLite would remove that.
+            Not covered: a folder above the file that is exchanged in the moment in which a database, only then turned
+            to WAL, opens its log, or in which a journal is made; and, where it is opened to write, a journal that is
+            exchanged between the look at it and SQLite's own.
     """
 
     template: str
+    pinned: bool = False
 
     def __repr__(self) -> str:
         return f"Connection({self.describe()!r})"
@@ -156,9 +181,78 @@ class Connection:
         path = self.sqlite_path()
         if read_only and not os.path.exists(path):
             raise ConnectionRefused(f"connection {self.describe()}: there is no file {path}")
+        settings = (f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}", *["PRAGMA query_only = ON"] * read_only)
+        if self.pinned:
+            return self._open_pinned(path, read_only, autocommit, settings)
         connection = adbc_driver_sqlite.dbapi.connect(path, autocommit=autocommit)
-        self._set_up(connection, f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}", *["PRAGMA query_only = ON"] * read_only)
+        self._set_up(connection, *settings)
         return connection
+
+    def _open_pinned(self, path: str, read_only: bool, autocommit: bool, settings: tuple[str, ...]) -> dbapi.Connection:
+        """Open the file at `path`, which holds no link; a transaction of a connection without autocommit has begun."""
+        deadline = time.monotonic() + SQLITE_BUSY_MS / 1000
+        while True:
+            try:
+                return self._opened_in_place(path, read_only, autocommit, settings)
+            except dbapi.Error as error:
+                if "readonly database" in str(error):
+                    raise ConnectionRefused(
+                        f"connection {self.describe()}: a program that wrote to it was killed, and what it left is only"
+                        " undone by one that may write; open the file once, as with sqlite3"
+                    ) from error
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+
+    def _opened_in_place(
+        self, path: str, read_only: bool, autocommit: bool, settings: tuple[str, ...]
+    ) -> dbapi.Connection:
+        import adbc_driver_sqlite.dbapi
+
+        if os.path.realpath(path) != path:
+            raise self._led_elsewhere()
+        if not read_only and _names_another_journal(path + "-journal"):
+            raise ConnectionRefused(f"connection {self.describe()}: its journal names another file; remove the journal")
+        # Who only reads does not undo what a killed program left, as a journal says.
+        uri = f"file:{quote(path)}?mode=ro" if read_only else path
+        with _opening:
+            before = _open_files()
+            connection = adbc_driver_sqlite.dbapi.connect(uri, autocommit=autocommit)
+            try:
+                self._check_place(connection, path, before)
+                _fetch(connection, f"PRAGMA busy_timeout = {_LOOK_BUSY_MS}")
+                try:
+                    # Opens the log of a database in WAL mode, which then stays open.
+                    _fetch(connection, "SELECT count(*) FROM sqlite_schema")
+                finally:
+                    self._check_place(connection, path, before)
+                for setting in settings:
+                    _fetch(connection, setting)
+            except ConnectionRefused:
+                _abandoned.append(connection)
+                raise
+            except BaseException:
+                connection.close()
+                raise
+            return connection
+
+    def _check_place(self, connection: dbapi.Connection, path: str, before: set[tuple[str, str]]) -> None:
+        """Look where the files lie that were opened since `before`. Asks SQLite for nothing that it had to read.
+
+        Raises:
+            ConnectionRefused: not where `path` says.
+        """
+        # By which name it was opened, links followed; from there on no link in the place of a file is.
+        ((_, _, name),) = _fetch(connection, "PRAGMA database_list")
+        folder, file = os.path.split(path)
+        own = {file + ending for ending in _BESIDE}
+        opened = [os.path.split(place.removesuffix(" (deleted)")) for _, place in _open_files() - before]
+        if name != path or any(its_folder != folder for its_folder, its_name in opened if its_name in own):
+            raise self._led_elsewhere()
+
+    def _led_elsewhere(self) -> ConnectionRefused:
+        return ConnectionRefused(
+            f"connection {self.describe()}: the path leads elsewhere since it was looked at; submit the job anew"
+        )
 
     def _set_up(self, connection: dbapi.Connection, *statements: str) -> None:
         try:
@@ -212,6 +306,39 @@ def set_postgres(for_session: bool, **settings: str) -> str:
         WHERE name <> '{checks}'
            OR current_setting('server_version_num')::int >= 140000 AND version() LIKE '%linux%'
     """
+
+
+def _open_files() -> set[tuple[str, str]]:
+    """What this process has open: descriptors, and where their files lie (Linux)."""
+    folder, found = "/proc/self/fd", set()
+    for fd in os.listdir(folder):
+        try:
+            found.add((fd, os.readlink(f"{folder}/{fd}")))
+        except FileNotFoundError:  # closed by another thread, or the one of the listing itself
+            continue
+    return found
+
+
+def _names_another_journal(journal: str) -> bool:
+    """Whether a journal beside a SQLite database ends in the name of a file, which undoing it would remove.
+
+    That is the one of a transaction over several databases, which none of ours is: https://sqlite.org/fileformat2.html.
+    """
+    try:
+        # A pipe without a writer would be waited for.
+        fd = os.open(journal, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        # SQLite does not open it either.
+        return False
+    with open(fd, "rb") as file:
+        file.seek(max(0, os.fstat(fd).st_size - len(_JOURNAL_MAGIC)))
+        return file.read() == _JOURNAL_MAGIC
+
+
+def _fetch(connection: dbapi.Connection, statement: str) -> list[tuple[Any, ...]]:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return list(cursor.fetchall())
 
 
 def _value(match: re.Match[str]) -> str:

@@ -7,11 +7,13 @@ where its rows are (files beside the parts, rows beside the rows), so that one a
 import json
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from predictors.bounds import Bounds
 from transforms.batches import ScoredSpan, Split
 from transforms.counts import Counts
 from transforms.errors import LedgerError
@@ -166,9 +168,14 @@ class FileLedger:
 
     An entry is written elsewhere, made durable, then linked to its name: `link` fails when the name exists, on every
     POSIX file system, so one writer wins entry n and the other reads what it says before trying n + 1.
+
+    Args:
+        folder: holds those of the splits.
+        within: where those have to lie, none of them or of their files being a link; None: anywhere.
     """
 
     folder: Path
+    within: Bounds | None = None
 
     def noted(self, split_id: str) -> list[Note]:
         """The notes of one split, in the order in which they were made."""
@@ -186,36 +193,51 @@ class FileLedger:
         The rows must be durable before.
         """
         (split_id,) = {note.split for note in notes}
-        folder = self.folder / split_id
-        if not folder.is_dir():
-            folder.mkdir(parents=True, exist_ok=True)
+        own = self.folder / split_id
+        if not own.is_dir():
+            own.mkdir(parents=True, exist_ok=True)
             fsync_folder(self.folder)
         starts = {note.start for note in notes}
-        draft = folder / f".{uuid.uuid4().hex}"
-        try:
-            with open(draft, "xb") as file:
-                file.write(json.dumps([asdict(note) for note in notes]).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            while True:
-                entries = self._entries(split_id)
-                if any(note.start in starts for entry in entries for note in entry):
-                    return False
-                try:
-                    os.link(draft, folder / f"{len(entries):08d}.json")
-                except FileExistsError:
-                    continue
-                fsync_folder(folder)
-                return True
-        finally:
-            draft.unlink(missing_ok=True)
+        with self._opened(split_id) as folder:
+            draft = folder / f".{uuid.uuid4().hex}"
+            try:
+                with open(draft, "xb") as file:
+                    file.write(json.dumps([asdict(note) for note in notes]).encode())
+                    file.flush()
+                    os.fsync(file.fileno())
+                while True:
+                    entries = self._entries(split_id)
+                    if any(note.start in starts for entry in entries for note in entry):
+                        return False
+                    try:
+                        os.link(draft, folder / f"{len(entries):08d}.json")
+                    except FileExistsError:
+                        continue
+                    fsync_folder(folder)
+                    return True
+            finally:
+                draft.unlink(missing_ok=True)
 
     def _entries(self, split_id: str) -> list[list[Note]]:
-        folder = self.folder / split_id
-        if not folder.is_dir():
+        if not (self.folder / split_id).is_dir():
             return []
-        names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-        return [[Note(**note) for note in json.loads((folder / name).read_bytes())] for name in names]
+        with self._opened(split_id) as folder:
+            names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
+            return [[Note(**note) for note in json.loads(self._read(folder / name))] for name in names]
+
+    @contextmanager
+    def _opened(self, split_id: str) -> Iterator[Path]:
+        if self.within is None:
+            yield self.folder / split_id
+        else:
+            with self.within.opened_folder(self.folder / split_id) as folder:
+                yield folder
+
+    def _read(self, entry: Path) -> bytes:
+        if self.within is None:
+            return entry.read_bytes()
+        with self.within.opened(entry, follow=False) as fd, open(fd, "rb", closefd=False) as file:
+            return file.read()
 
 
 def in_order(notes: Iterable[Note]) -> list[Note]:

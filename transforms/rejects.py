@@ -7,6 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from predictors.bounds import Bounds
 from transforms.batches import Rejected, ScoredSpan
 from transforms.ledger import in_order
 from transforms.sinks.base import Manifest
@@ -29,16 +30,18 @@ class RejectFolder:
         job_id: the job that stages.
         source: where columns that scoring did not read are looked up.
         job_folder: the job's own folder, which outlives the staging.
+        within: as `PublishedFolder` takes it.
     """
 
     path: str
     job_id: str
     source: Source
     job_folder: Path
+    within: Bounds | None = None
 
     @property
     def _folder(self) -> PublishedFolder:
-        return PublishedFolder(Path(self.path), self.job_id, "rejects.path", self.job_folder)
+        return PublishedFolder(Path(self.path), self.job_id, "rejects.path", self.job_folder, self.within)
 
     @property
     def schema(self) -> pa.Schema:

@@ -17,6 +17,7 @@ from launcher.service import Service
 _DESCRIPTION = """Scores data with models in bulk, exactly once: submit a job, follow it, read its result.
 
 Errors are problems (RFC 9457) whose `type` is stable. Every POST takes an `Idempotency-Key`. Lists come in pages.
+Any request may be answered 400 (`malformed-request`: no HTTP), 431 (`head-too-large`) or 503 (`overloaded`).
 """
 
 
@@ -39,6 +40,7 @@ def make_app(service: Service) -> FastAPI:
     app.state.closing = threading.Event()
     app.state.counted = Counted(service.store.count_by_status)
     app.state.threads = Threads(elsewhere=service.store.database.is_postgres)
+    app.state.streams = events.Streams()
     docs.install(app)
     # With those of FastAPI itself, such as /openapi.json; included ones are hidden among them.
     app.state.routes = [route for route in app.routes if isinstance(route, Route)]

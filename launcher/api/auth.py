@@ -38,13 +38,19 @@ async def _caller(request: Request, ring: Keyring) -> Caller:
         keyless = await quickly(request.scope, ring.is_keyless)
     if keyless:
         return KEYLESS
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
+    token = token_of(request)
+    if not token:
         raise Unauthorized(_REFUSAL)
-    key = ring.remembers(token.strip()) or await quickly(request.scope, ring.check, token.strip())
+    key = ring.remembers(token) or await quickly(request.scope, ring.check, token)
     if key is None:
         raise Unauthorized(_REFUSAL)
     return Caller(key.tenant, key.role)
+
+
+def token_of(request: Request) -> str:
+    """The token that came with a request, whatever it opens; empty where there is none."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def check_role(caller: Caller, needed: Role, what: str) -> None:

@@ -27,8 +27,10 @@ _HEADERS: Mapping[str, Mapping[str, Any]] = {
     "unauthorized": {"WWW-Authenticate": {"description": "How to come in.", "schema": {"const": "Bearer"}}},
     "method-not-allowed": {"Allow": {"description": "Methods of the path.", "schema": {"type": "string"}}},
     "idempotency-key-busy": _AGAIN,
+    "too-many-requests": _AGAIN,
     "store-unavailable": _AGAIN,
     "unavailable": _AGAIN,
+    "overloaded": _AGAIN,
 }
 
 Responses = dict[int | str, dict[str, Any]]

@@ -2,19 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any, NamedTuple
 
 from fastapi import APIRouter, Header, Request
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from launcher.api import documented
 from launcher.api.answers import dumped
-from launcher.api.auth import Viewer
+from launcher.api.auth import Viewer, token_of
 from launcher.api.lookup import own_job
 from launcher.api.threads import in_thread, quickly
 from launcher.api.view import JOBS_PATH, job_object, stamp
-from launcher.errors import JobUnknown, StoreUnavailable
+from launcher.errors import JobUnknown, Overloaded, StoreUnavailable, TooManyStreams, Unauthorized
 from launcher.service import Service
 from launcher.state.job import Job, Move
 
@@ -24,6 +27,10 @@ router = APIRouter(prefix=JOBS_PATH, tags=["jobs"])
 _LOOK_EVERY_S = 0.5
 # A comment, so that nobody between takes the silence for the end.
 _QUIET_S = 15.0
+# Each keeps a connection, and asks the store twice a second. A tenant has jobs at work by the handful, and whoever has
+# more to follow can ask for lists; all together leave more than half of the connections to others.
+_MOST_OF_TENANT = 100
+_MOST_OF_ALL = 400
 
 EVENT_STREAM = "text/event-stream"
 
@@ -43,6 +50,46 @@ _EVENT_SCHEMA = {
         },
     },
 }
+
+
+class Streams:
+    """How many streams there are, by tenant. For the event loop alone."""
+
+    def __init__(self) -> None:
+        self._open: Counter[str] = Counter()
+
+    @contextmanager
+    def one_more(self, tenant: str) -> Iterator[None]:
+        """Count a stream until the block ends.
+
+        Raises:
+            TooManyStreams, Overloaded: there are enough.
+        """
+        if self._open[tenant] >= _MOST_OF_TENANT:
+            raise TooManyStreams(f"the tenant follows {_MOST_OF_TENANT} jobs already; end some, or ask now and then")
+        if self._open.total() >= _MOST_OF_ALL:
+            raise Overloaded(f"{_MOST_OF_ALL} jobs are followed already; ask now and then where this one stands")
+        self._open[tenant] += 1
+        try:
+            yield
+        finally:
+            self._open[tenant] -= 1
+            if not self._open[tenant]:
+                del self._open[tenant]
+
+
+class _Stream(StreamingResponse):
+    """Events as an answer, which counts for as long as it takes."""
+
+    def __init__(self, told: AsyncIterator[bytes], streams: Streams, tenant: str) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(told, headers=headers, media_type=EVENT_STREAM)
+        self._streams = streams
+        self._tenant = tenant
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._streams.one_more(self._tenant):
+            await super().__call__(scope, receive, send)
 
 
 class _Seen(NamedTuple):
@@ -74,7 +121,7 @@ class _Seen(NamedTuple):
                 }
             },
         },
-        **documented.refusals("not-found", "invalid-request"),
+        **documented.refusals("not-found", "invalid-request", "too-many-requests", "overloaded"),
     },
 )
 async def events(
@@ -89,21 +136,20 @@ async def events(
     """Each move with its number as the event's id; progress at least once a second while there is any."""
     service: Service = request.app.state.service
     job = await quickly(request.scope, own_job, service, caller, job_id)
-    stream = _told(request.app.state, job.id, int(last_event_id or 0))
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return StreamingResponse(stream, headers=headers, media_type=EVENT_STREAM)
+    told = _told(request.app.state, token_of(request), job.id, int(last_event_id or 0))
+    return _Stream(told, request.app.state.streams, caller.tenant)
 
 
-async def _told(state: Any, job_id: str, told: int) -> AsyncIterator[bytes]:
-    """The events of a job, from move `told` + 1 on, until it is over or the service stops."""
+async def _told(state: Any, token: str, job_id: str, told: int) -> AsyncIterator[bytes]:
+    """The events of a job, from move `told` + 1 on, until it is over, the key is revoked, or the service stops."""
     service: Service = state.service
     known: Job | None = None
     shown: dict[str, Any] | None = None
     spoke_at = time.monotonic()
     while not state.closing.is_set():
         try:
-            seen = await in_thread(state.threads.streams, _look, service, job_id, known)
-        except JobUnknown:
+            seen = await in_thread(state.threads.streams, _look, service, token, job_id, known)
+        except (JobUnknown, Unauthorized):
             return
         except StoreUnavailable:
             # It comes back, or the client gives up.
@@ -129,7 +175,9 @@ async def _told(state: Any, job_id: str, told: int) -> AsyncIterator[bytes]:
         await asyncio.sleep(_LOOK_EVERY_S)
 
 
-def _look(service: Service, job_id: str, known: Job | None) -> _Seen:
+def _look(service: Service, token: str, job_id: str, known: Job | None) -> _Seen:
+    if not service.ring.still_opens(token):
+        raise Unauthorized("the API key is revoked")
     job = service.store.get(job_id)
     # Every move leaves its time.
     if known is not None and (job.status, job.attempt, job.times) == (known.status, known.attempt, known.times):

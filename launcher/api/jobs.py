@@ -253,5 +253,7 @@ def _cancelled(service: Service, caller: Caller, job_id: str, since: datetime | 
     if since is not None and job.status == "cancelled" and job.times["cancelled"] >= since:
         # By this request, before whoever answered it died.
         return answer(job_object(job))
+    if job.is_over:
+        raise NotNow(f"{job_id} is {job.status} already; there is nothing to cancel")
     told = service.cancel(job)
     return answer(job_object(told), 200 if told.is_over else 202)

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from launcher.api.problems import problem_of
@@ -57,6 +58,9 @@ class AccessLog:
 
         try:
             await self._app(scope, receive, noting_send)
+        except ClientDisconnect:
+            # Before the end of its body, or it was too slow: nobody is there to be answered, and nothing is broken.
+            return
         except Exception as error:
             if "status_code" in facts:
                 # Too late for another answer: the connection is cut, so that nobody takes the half for the whole.
@@ -110,7 +114,7 @@ def _check_local(scope: Scope) -> None:
     headers = Headers(scope=scope)
     host = headers.get("host", "")
     if re.sub(r":[0-9]*$", "", host).lower() not in _LOOPBACK_HOSTS:
-        raise CallerForbidden("without an API key the Host has to be localhost or 127.0.0.1; {_REMEDY}")
+        raise CallerForbidden(f"without an API key the Host has to be localhost or 127.0.0.1; {_REMEDY}")
     origin = headers.get("origin")
     if origin is not None and origin.lower() not in (f"http://{host.lower()}", f"https://{host.lower()}"):
         raise CallerForbidden(f"without an API key no page of another site is answered; {_REMEDY}")

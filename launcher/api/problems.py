@@ -20,7 +20,13 @@ from transforms.errors import ConnectionRefused, PipelineError
 MEDIA_TYPE = "application/problem+json"
 _BASE = "https://penstock.dev/problems/"
 # So soon what does not answer may be asked again.
-_AGAIN_S = {"idempotency-key-busy": 1, "store-unavailable": 2, "unavailable": 5}
+_AGAIN_S = {
+    "idempotency-key-busy": 1,
+    "too-many-requests": 5,
+    "store-unavailable": 2,
+    "unavailable": 5,
+    "overloaded": 2,
+}
 
 _log = logging.getLogger("launcher.api")
 
@@ -35,6 +41,7 @@ class Kind(NamedTuple):
 
 KINDS: Mapping[str, Kind] = {
     "malformed-json": Kind(400, "The body is not JSON", "Send one JSON object, as UTF-8."),
+    "malformed-request": Kind(400, "This is no HTTP request", "Send HTTP/1.1; the connection is closed."),
     "unauthorized": Kind(401, "An API key is needed", "Send a key that is not revoked as Authorization: Bearer psk_…"),
     "forbidden": Kind(403, "This caller may not do this", "Use a key with another role."),
     "not-found": Kind(404, "There is no such thing", "Look at the list of what there is."),
@@ -50,9 +57,13 @@ KINDS: Mapping[str, Kind] = {
     "unsupported-media-type": Kind(415, "The body is of another media type", "Send Content-Type: application/json."),
     "invalid-request": Kind(422, "The request is wrong", "Correct the fields that errors lists."),
     "too-many-requests": Kind(429, "Too many requests", "Wait as long as Retry-After says."),
+    "head-too-large": Kind(
+        431, "The path or the headers are too large", "Send at most 64 KiB, and at most 100 headers."
+    ),
     "internal": Kind(500, "The service failed", "Report it with its request id; its log tells more."),
     "store-unavailable": Kind(503, "The job store does not answer", "Try again in a moment; nothing was changed."),
     "unavailable": Kind(503, "Something that is needed for this does not answer", "Try again in a moment."),
+    "overloaded": Kind(503, "The service is at its bounds", "Try again in a moment."),
 }
 
 
@@ -82,6 +93,8 @@ _SLUGS: Sequence[tuple[tuple[type[Exception], ...], str]] = (
         "conflict",
     ),
     ((told.StoreUnavailable,), "store-unavailable"),
+    ((told.TooManyStreams,), "too-many-requests"),
+    ((told.Overloaded,), "overloaded"),
     (
         (told.HomeUnusable, told.ForkFailed, told.AsideFailed, told.ResultUnreadable, ConnectionRefused),
         "unavailable",

@@ -227,7 +227,12 @@ def _confined(service: Service, caller: Caller, asked: ModelRequest) -> tuple[Mo
         return real
 
     if asked.model.flavor != "python":
-        return replace(asked.model, uri=confined("uri", asked.model.uri)), None
+        uri = confined("uri", asked.model.uri)
+        if not os.path.isfile(uri):
+            # Better now than when a job, or the next run of a schedule, needs it.
+            line = f"{asked.model.uri!r} is no file that the service can read; put it there first, or name another"
+            raise RequestError([Problem("uri", line)])
+        return replace(asked.model, uri=uri), None
     return asked.model, None if asked.import_path is None else confined("import_path", asked.import_path)
 
 

@@ -8,14 +8,16 @@ import pyarrow as pa
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response
 
+from launcher.admission import Caller
 from launcher.api import documented, models
 from launcher.api.answers import ARROW, JSON, TEXT, answer, wanted
 from launcher.api.auth import Viewer
 from launcher.api.lookup import own_job
 from launcher.api.pages import Cursor, RowLimit, offset_cursor, read_offset_cursor
+from launcher.api.threads import Threads
 from launcher.api.view import JOBS_PATH
-from launcher.errors import ConnectionUnknown, NotNow, PathForbidden, Problem, RequestError, ResultGone
-from launcher.rows.rejects import rejects_of
+from launcher.errors import ConnectionUnknown, NotNow, Problem, RequestError, ResultGone
+from launcher.rows.rejects import opened_rejects, rejects_path
 from launcher.rows.results import (
     FolderResult,
     ResultPlace,
@@ -24,6 +26,7 @@ from launcher.rows.results import (
     as_json_rows,
     result_page,
 )
+from launcher.rows.tablepages import TablesAside
 from launcher.service import Service
 from launcher.state.job import Job
 from pipelines.spec import TableOutput
@@ -92,7 +95,8 @@ def rejects(
     """They are published when the job ends. None is an empty page."""
     media_type = wanted(accept, _OF_JSON_OR_ARROW)
     offset = read_offset_cursor("r", cursor)
-    job = own_job(request.app.state.service, caller, job_id)
+    service: Service = request.app.state.service
+    job = own_job(service, caller, job_id)
     if not job.is_over:
         raise NotNow(f"{job.id} is {job.status}, and its rejects are published when it ends; wait for that")
     if job.counts is not None and not job.counts.rejected:
@@ -100,8 +104,11 @@ def rejects(
     if job.expired_at is not None and job.spec.rejects.path is None:
         raise ResultGone(f"the rejects of {job.id} have expired; submit the job anew")
     # Says why there are none.
-    columns = rejects_of(job).input_columns
-    page = result_page(FolderResult(str(Path(job.working_dir, job.rejects or "")), job.id), offset, limit)
+    path = rejects_path(job)
+    within = service.reach.confinement(job.tenant).bounds_of(path, service.home.jobs)
+    with opened_rejects(job, within) as found:
+        columns = found.input_columns
+    page = result_page(FolderResult(path, job.id, within), offset, limit)
     ours = [name for name in page.rows.column_names if name not in columns]
     following = None if page.next_offset is None else offset_cursor("r", page.next_offset)
     return _rows(page.rows.select([*ours, *columns]), following, media_type)
@@ -113,19 +120,25 @@ def rejects(
     response_model=models.RowPage,
     responses={200: documented.arrow_too("Rows in the order in which they lie there."), **_Rows},
 )
-def results(
+async def results(
     request: Request, caller: Viewer, job_id: str, limit: RowLimit = 50, cursor: Cursor = None, accept: _Accept = None
 ) -> Response:
     """What is read is where it was published; if others have written there since, they are told."""
     media_type = wanted(accept, _OF_JSON_OR_ARROW)
     offset = read_offset_cursor("s", cursor)
     service: Service = request.app.state.service
+    threads: Threads = request.app.state.threads
+    return await threads.read_page(caller.tenant, _results, service, caller, job_id, offset, limit, media_type)
+
+
+def _results(service: Service, caller: Caller, job_id: str, offset: int, limit: int, media_type: str) -> Response:
     job = own_job(service, caller, job_id)
     if job.status != "completed":
         raise NotNow(f"{job.id} is {job.status}, and has a result once it is completed; wait for that")
     if job.keeps_result and job.expired_at is not None:
         raise ResultGone(f"the result of {job.id} has expired; submit the job anew")
-    page = result_page(_place(service, job), offset, limit)
+    aside = TablesAside(service.forks, str(service.home.path), service.settings.job_environment)
+    page = result_page(_place(service, job), offset, limit, aside.read)
     following = None if page.next_offset is None else offset_cursor("s", page.next_offset)
     return _rows(page.rows, following, media_type)
 
@@ -139,20 +152,9 @@ def _place(service: Service, job: Job) -> ResultPlace:
         except ConnectionUnknown as error:
             line = f"the result of {job.id} is in a database whose connection {output.connection!r} was deleted"
             raise ResultGone(f"{line}; register it again") from error
-        return TableResult(Connection(uri), output.table_name, job.id)
+        return TableResult(Connection(uri, pinned=True), output.table_name, job.id)
     path = str(Path(job.working_dir, output.path))
-    if not _is_below(service.home.jobs, path):
-        try:
-            moved = service.reach.confinement(job.tenant).confined("output.path", path, globs=False) != path
-        except PathForbidden:
-            moved = True
-        if moved:
-            raise ResultGone(f"{path} leads elsewhere since {job.id} published there; submit the job anew")
-    return FolderResult(path, job.id)
-
-
-def _is_below(folder: Path, path: str) -> bool:
-    return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+    return FolderResult(path, job.id, service.reach.confinement(job.tenant).bounds_of(path, service.home.jobs))
 
 
 def _rows(table: pa.Table, following: str | None, media_type: str) -> Response:

@@ -1,11 +1,14 @@
 """Threads, apart by how long they are busy: whoever asks where a job stands waits for nobody's estimate."""
 
+from collections import defaultdict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
 import anyio
 from starlette.types import Scope
+
+from launcher.errors import ResultUnreadable
 
 _T = TypeVar("_T")
 
@@ -16,6 +19,11 @@ _QUICK_HERE, _QUICK_ELSEWHERE = 1, 4
 _STREAMS = 4
 # Each has a process of its own score a sample.
 _SLOW = 2
+# Pages of results, which a tenant's database may take 10 s for, and which are held here until they are sent, 16 MiB and
+# more as JSON. Of one tenant two are read at a time, so that others have their turn.
+_PAGES, _PAGES_OF_ONE = 8, 2
+# As long as a page may take.
+_TURN_S = 10.0
 
 
 class Threads:
@@ -29,6 +37,27 @@ class Threads:
         self.quick = anyio.CapacityLimiter(_QUICK_ELSEWHERE if elsewhere else _QUICK_HERE)
         self.streams = anyio.CapacityLimiter(_STREAMS)
         self.slow = anyio.CapacityLimiter(_SLOW)
+        self._pages = anyio.CapacityLimiter(_PAGES)
+        self._turns: defaultdict[str, anyio.Semaphore] = defaultdict(lambda: anyio.Semaphore(_PAGES_OF_ONE))
+
+    async def read_page(self, tenant: str, function: Callable[..., _T], *args: Any) -> _T:
+        """Call a function that reads a page of a result, in its tenant's turn.
+
+        Raises:
+            ResultUnreadable: other pages of the tenant's take too long.
+        """
+        turn = self._turns[tenant]
+        try:
+            with anyio.fail_after(_TURN_S):
+                await turn.acquire()
+        except TimeoutError:
+            raise ResultUnreadable(
+                f"{_PAGES_OF_ONE} pages of results are being read already, which takes long; ask again in a moment"
+            ) from None
+        try:
+            return await in_thread(self._pages, function, *args)
+        finally:
+            turn.release()
 
 
 async def in_thread(limiter: anyio.CapacityLimiter, function: Callable[..., _T], *args: Any, **named: Any) -> _T:

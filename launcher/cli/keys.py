@@ -7,16 +7,28 @@ from typing import Any
 
 from launcher.cli.exits import DONE
 from launcher.home import Home
+from launcher.reach.tenant import shared_folders
 from launcher.report import aligned, dumped, timestamp
 from launcher.settings import Settings
 from launcher.state.database import Database
+from launcher.state.job import DEFAULT_TENANT
 from launcher.state.keys import Key, KeyStore, Role
 
 
 def create_key(tenant: str, role: Role, name: str | None, as_json: bool) -> int:
     """Make a key, and print its token, which nobody can learn again."""
     with _keys() as keys:
+        known = {each.tenant for each in keys.list() if each.revoked_at is None}
         key, token = keys.create(tenant, role, name)
+        shared = None if tenant in known else shared_folders(Settings.from_environment(), keys.list())
+    if role == "admin" and tenant != DEFAULT_TENANT:
+        print(
+            f"warning: an admin key opens the whole service, not only tenant {tenant}: Python models that it registers "
+            "run as the service's user; give it to those alone who may see everything",
+            file=sys.stderr,
+        )
+    if shared is not None:
+        print(f"warning: {shared}", file=sys.stderr)
     if as_json:
         print(dumped({**_object(key), "token": token}))
     else:

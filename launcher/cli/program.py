@@ -116,7 +116,13 @@ def serve(
 @keys_app.command("create")
 def create_key(
     tenant: Annotated[str, typer.Option(help="Whose jobs, models, connections and schedules it opens.")],
-    role: Annotated[_Role, typer.Option(help="viewer looks, submitter changes, admin also brings Python models.")],
+    role: Annotated[
+        _Role,
+        typer.Option(
+            help="viewer looks, submitter changes, admin also brings Python models, which run as the service's user: "
+            "in effect the whole service, with the data of all tenants."
+        ),
+    ],
     name: Annotated[str | None, typer.Option(help="What you call it.")] = None,
     as_json: Json = False,
 ) -> int:

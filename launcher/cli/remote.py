@@ -28,8 +28,8 @@ from launcher.client import (
 from launcher.report import LISTED, Reason, aligned, dumped, second
 from launcher.screen import counting_rows, print_summary
 
-# Which reasons are the most frequent is told from so many rejected rows: one page.
-_COUNTED_ROWS = 500
+# Reasons are counted among so many rejected rows, which are fetched for it.
+_COUNTED_ROWS = 20_000
 _TOP_REASONS = 3
 _LISTED_JOBS = 50
 # Errors of which the request is not to blame.
@@ -282,7 +282,8 @@ def _reasons(job: Job, status: JobStatus) -> list[Reason]:
     except PenstockError:
         return []
     seen = Counter((_cell(row, "error_type"), _cell(row, "error")) for row in rows)
-    return [Reason(kind, error, count) for (kind, error), count in seen.most_common(_TOP_REASONS)]
+    among = f"of the first {len(rows):,}: " if _COUNTED_ROWS <= len(rows) < status.counts.rejected_rows else ""
+    return [Reason(among + kind, error, count) for (kind, error), count in seen.most_common(_TOP_REASONS)]
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str:

@@ -127,7 +127,13 @@ def estimate_lines(estimate: Estimate) -> list[str]:
         lines.append(f"memory  about {estimate.memory_gb:.1f} GB")
     output = [(each.column, each.type) for each in estimate.output]
     sample = sample_lines(output, estimate.sample.predictions, estimate.sample.refused, estimate.assumptions)
-    return [*lines, "", *sample]
+    return [*lines, "", *sample, *_of_rejects(estimate)]
+
+
+def _of_rejects(estimate: Estimate) -> list[str]:
+    if not estimate.sample.refused:
+        return []
+    return ["", "A job fails that rejects more rows than rejects.max_reject_ratio allows (0 unless it says otherwise)."]
 
 
 def event_line(event: Event) -> str | None:

@@ -1,5 +1,6 @@
 """Rows into a file as they come: the whole of them under the file's name, or nothing."""
 
+import json
 import os
 import secrets
 from collections.abc import Callable, Iterator
@@ -22,6 +23,17 @@ def _csv(path: str, schema: Any) -> AbstractContextManager[Any]:
 
     writer: AbstractContextManager[Any] = csv.CSVWriter(path, schema)
     return writer
+
+
+def _as_csv_can(table: Any) -> Any:
+    """What CSV has no way to write, such as the probabilities of classes, as JSON."""
+    import pyarrow as pa
+
+    for at, column in enumerate(table.columns):
+        if pa.types.is_nested(column.type):
+            texts = [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()]
+            table = table.set_column(at, table.column_names[at], pa.array(texts, pa.string()))
+    return table
 
 
 def _arrow(path: str, schema: Any) -> AbstractContextManager[Any]:
@@ -48,7 +60,9 @@ def check_target(path: str | os.PathLike[str], overwrite: bool) -> Path:
     if target.suffix.lower() not in _WRITERS:
         raise Misconfigured(f"{str(path)!r} says no format; name a file that ends in .parquet, .csv or .arrow")
     if not overwrite and os.path.lexists(target):
-        raise Misconfigured(f"{str(path)!r} is there already; name another file, or have it overwritten")
+        raise Misconfigured(
+            f"{str(path)!r} is there already; name another file, or overwrite it (--overwrite, overwrite=True)"
+        )
     return target
 
 
@@ -68,6 +82,8 @@ def save(tables: Iterator[Any], target: Path, saved: Callable[[int], None]) -> i
 
     draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     rows = 0
+    if target.suffix.lower() == ".csv":
+        tables = map(_as_csv_can, tables)
     first = next(tables)
     try:
         with _WRITERS[target.suffix.lower()](str(draft), first.schema) as writer:
@@ -77,7 +93,7 @@ def save(tables: Iterator[Any], target: Path, saved: Callable[[int], None]) -> i
                 rows += table.num_rows
                 saved(rows)
         draft.replace(target)
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:
         raise Unwritable(f"{str(target)!r} cannot be written: {_reason(error)}") from error
     finally:
         with suppress(OSError):

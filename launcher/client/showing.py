@@ -1,6 +1,7 @@
 """A job's progress on the screen, drawn as `penstock run` draws it. What that needs is imported when it is drawn."""
 
 import sys
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from launcher.client.answers import JobStatus
@@ -28,6 +29,7 @@ def standing(status: JobStatus) -> Any:
     from launcher.report import Standing
     from transforms.counts import Counts
 
+    completion = status.estimated_completion
     counts = Counts(status.counts.scored_rows, status.counts.rejected_rows, status.counts.skipped_rows)
     return Standing(
         status.job_id,
@@ -35,4 +37,5 @@ def standing(status: JobStatus) -> Any:
         status.progress.total_rows,
         counts,
         status.rows_per_second,
+        expected_s=None if completion is None else max(0.0, (completion - datetime.now(UTC)).total_seconds()),
     )

@@ -8,18 +8,22 @@ from launcher.logs import masked
 from launcher.report import plan_json
 from launcher.worker.jobprocess import with_uris
 from pipelines.spec import JobSpec
+from predictors.bounds import Bounds
 from predictors.errors import PredictorError
 from transforms.connection import Connection
 from transforms.errors import PipelineError
 
 
-def estimate(spec: dict[str, Any], connections: dict[str, str], max_memory_gb: float) -> dict[str, Any]:
+def estimate(
+    spec: dict[str, Any], connections: dict[str, str], max_memory_gb: float, folders: list[str], closed: list[str]
+) -> dict[str, Any]:
     """What `penstock plan --json` prints of the same job.
 
     Args:
         spec: as `JobSpec.to_json` writes it, connections by name.
         connections: URIs by name. Secrets.
         max_memory_gb: the job's bound holds for looking at it, too.
+        folders, closed: of the `Bounds` that its files have to lie in.
 
     Raises:
         PipelineError, PredictorError: one line that says why the job could not run, without secrets.
@@ -27,7 +31,7 @@ def estimate(spec: dict[str, Any], connections: dict[str, str], max_memory_gb: f
     _bound_memory(max_memory_gb)
     asked = with_uris(JobSpec.from_json(spec), connections)
     try:
-        return plan_json(look(asked, is_warm=True))
+        return plan_json(look(asked, is_warm=True, within=Bounds(tuple(folders), tuple(closed))))
     except (PipelineError, PredictorError):
         raise
     except Exception as error:

@@ -11,6 +11,7 @@ from launcher.estimate.sampling import cost_of, score_sample, workers_of
 from launcher.worker.apart import check_apart
 from launcher.worker.attempt import Bound, bind
 from pipelines.spec import JobSpec, ParquetInput, TableOutput
+from predictors.bounds import Bounds
 from predictors.registry import make_predictor
 from transforms.batches import Batch, Split
 from transforms.connection import Connection
@@ -98,19 +99,20 @@ class _Opened:
     query: Query | None = None
 
 
-def look(spec: JobSpec, is_warm: bool = False) -> PlanReport:
+def look(spec: JobSpec, is_warm: bool = False, within: Bounds | None = None) -> PlanReport:
     """Load the model, open the input, score a sample. Writes nothing, anywhere.
 
     Args:
         is_warm: the job would start from a process that has its libraries, as those of a service do.
+        within: where the files that are read have to lie, wherever their names lead; None: anywhere.
 
     Raises:
         PipelineError, PredictorError: one line that says why the job could not run.
     """
-    predictor, library = cost_of(lambda: make_predictor(spec.model))
+    predictor, library = cost_of(lambda: make_predictor(spec.model, within))
     _, loaded = cost_of(predictor.load)
-    check_apart(spec, None)
-    opened = _open(spec)
+    check_apart(spec, None, within)
+    opened = _open(spec, within)
     source = opened.source
     bound = bind(spec, predictor, source)
     splits = list(source.plan(bound.columns, spec.config.batch_size))
@@ -135,13 +137,13 @@ def look(spec: JobSpec, is_warm: bool = False) -> PlanReport:
     )
 
 
-def _open(spec: JobSpec) -> _Opened:
+def _open(spec: JobSpec, within: Bounds | None) -> _Opened:
     if isinstance(spec.input, ParquetInput):
-        source = ParquetSource.open(spec.input.path)
+        source = ParquetSource.open(spec.input.path, within)
         return _Opened(source, sum(split.rows or 0 for split in source.plan((), spec.config.batch_size)))
     from transforms.sources.sql import count_rows, sample
 
-    connection = Connection(spec.input.connection)
+    connection = Connection(spec.input.connection, pinned=within is not None)
     first = sample(connection, spec.input.query, _QUERY_ROWS)
     rows = first.total if first.total is not None else count_rows(connection, spec.input.query)
     read = len(first.rows)
@@ -173,14 +175,14 @@ def _mapped_bytes(opened: _Opened, bound: Bound, span: int, sample: Sample) -> i
     """What is read of the largest file: it is mapped, so it counts as the process's memory once it was looked at."""
     source = opened.source
     if isinstance(source, ParquetSource):
-        return _bytes_read(max(source.files, key=os.path.getsize), bound.columns)
+        return _bytes_read(max(source.files, key=os.path.getsize), bound.columns, source.within)
     from transforms.sources.snapshot import file_rows
 
     return int(min(opened.rows, file_rows(span)) * sample.row_bytes)
 
 
-def _bytes_read(file: str, columns: Sequence[str]) -> int:
-    metadata = open_file(file).metadata
+def _bytes_read(file: str, columns: Sequence[str], within: Bounds | None) -> int:
+    metadata = open_file(file, within).metadata
     groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
     chunks = (group.column(number) for group in groups for number in range(group.num_columns))
     return sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)

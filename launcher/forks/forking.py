@@ -46,6 +46,10 @@ PRELOAD = (
     "adbc_driver_sqlite.dbapi",
     "sqlglot.dialects.postgres",
     "sqlglot.dialects.sqlite",
+    # What the launcher asks a database for, aside.
+    "launcher.forks.aside",
+    "launcher.rows.tablepages",
+    "transforms.sources.counting",
     # The job store's.
     "psycopg",
     "sqlite3",
@@ -73,6 +77,11 @@ class Child:
 
 class Forks(Protocol):
     """What is needed of a `ForkServer`."""
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether it has imported all, so that a process is a matter of milliseconds."""
+        ...
 
     def fork(self, task: Task, fds: tuple[int, ...] = (), timeout_s: float = 60.0) -> Child:
         """Start a process."""
@@ -132,6 +141,11 @@ class ForkServer:
         """The process of the server that is warm; None while there is none."""
         with self._changed:
             return None if self._warm is None else self._warm.pid
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether there is a server that can fork at once."""
+        return self.pid is not None
 
     def wait_until_warm(self, timeout_s: float) -> bool:
         """Wait for a server that can fork. Returns whether there is one.

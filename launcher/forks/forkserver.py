@@ -7,6 +7,7 @@ pool, no Arrow computation. Threads do not survive a fork, and what they held st
 
 It talks to `forking.py` over the socket N: the modules to import come first, then one request for each fork. It
 ends when the other end is closed, however that came about. Its children go on: each leads a session of its own.
+What a child leaves behind when it ends, however that came about, is killed.
 """
 
 import argparse
@@ -33,6 +34,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import psutil
+
+from launcher.forks.processes import adopt_orphans
 
 # The kernel passes no more open files in one message: SCM_MAX_FD, unix(7).
 MAX_FDS = 253
@@ -111,6 +114,7 @@ class ForkServer:
     def serve(self) -> None:
         """Import, say so, and fork as asked. Returns when the client is gone, or when it makes no sense to go on."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            adopt_orphans()
             died = _listen_to_children()
             known = _open_files()
             asked = receive(self._client)
@@ -197,6 +201,8 @@ class ForkServer:
         code = 1
         try:
             os.setsid()
+            # So that only those of a fork that has ended come to the server.
+            adopt_orphans()
             _reset_signals()
             os.chdir(folder)
             self._client.detach()
@@ -219,14 +225,23 @@ class ForkServer:
         with contextlib.suppress(BlockingIOError):
             while died.recv(4096):
                 pass
+        ended: dict[int, int] = {}
         with contextlib.suppress(ChildProcessError):
-            while True:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-                if not pid:
-                    return
-                if pid in self._children:
-                    self._children.remove(pid)
-                    self._tell(exited=pid, code=os.waitstatus_to_exitcode(status))
+            while (child := os.waitpid(-1, os.WNOHANG))[0]:
+                ended[child[0]] = os.waitstatus_to_exitcode(child[1])
+        forks = {pid: code for pid, code in ended.items() if pid in self._children}
+        self._children -= forks.keys()
+        if ended:
+            self._kill_orphans()
+        for pid, code in forks.items():
+            self._tell(exited=pid, code=code)
+
+    def _kill_orphans(self) -> None:
+        """Kill what ended forks have left. What those leave in turn comes here with their ends."""
+        for child in psutil.Process().children():
+            if child.pid not in self._children:
+                with contextlib.suppress(psutil.Error):
+                    child.kill()
 
     def _tell(self, **message: Any) -> None:
         self._client.sendall(encode(message))

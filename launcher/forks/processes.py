@@ -1,18 +1,29 @@
 """Processes of jobs, known by pid and start time, and their ends."""
 
 import contextlib
+import ctypes
 import os
 import re
 import signal
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
 # The start time is computed from the machine's boot time, which moves when the clock is set.
 _SAME_START_S = 2.0
-# Two are enough, but for a process that starts others as fast as it can.
-_PASSES = 5
+# Two looks are enough, but for a process that starts others as fast as it can; a job has 5 s to be gone.
+_KILLING_S = 1.0
+# prctl(2).
+_PR_SET_CHILD_SUBREAPER = 36
+# How an exclusive `flock` is told of an open file, and the pid of who took it: proc(5), /proc/PID/fdinfo.
+_LOCK = re.compile(r"^lock:\s+\d+: FLOCK\s+\S+\s+WRITE\s+(\d+) ", re.MULTILINE)
+# What adopted processes leave is only tidied away beyond so many, and after so long that who would ask has asked.
+_ZOMBIES = 100
+_ZOMBIES_EVERY_S = 60.0
 
 
 def machine() -> str:
@@ -29,45 +40,145 @@ def is_running(pid: int, started: float) -> bool:
         return False
 
 
-def kill_session(pid: int, started: float) -> int:
+def adopt_orphans() -> None:
+    """Keep all that this process will start below it: those whose parent ends become its children, session or not.
+
+    So they are found for as long as it lives. A fork of it does not do the same: each has to ask.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def wait_for_orphans(most: int = _ZOMBIES, every_s: float = _ZOMBIES_EVERY_S) -> NoReturn:
+    """Keep adopted processes that have ended from piling up, as when a model runs `sh -c 'x &'` for each batch.
+
+    A few stay: nothing tells them from children that a library will yet ask for.
+    """
+    before: set[int] = set()
+    while True:
+        time.sleep(every_s)
+        zombies = {child.pid for child in psutil.Process().children() if not _is_alive(child)}
+        if len(zombies) > most:
+            for pid in zombies & before:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
+        before = zombies
+
+
+def kill_rest() -> int:
+    """Kill all that this process has started, and whoever else is in the session that it leads. Returns how many."""
+    own = psutil.Process()
+
+    def rest() -> Iterator[psutil.Process]:
+        yield from _descendants(own)
+        if os.getsid(0) == own.pid:
+            yield from _others_in_session(own.pid, own.create_time())
+
+    return _kill_all(rest)
+
+
+def kill_session(pid: int, started: float, lock_file: Path | None = None, marked: str | None = None) -> int:
     """Kill a job's process, which leads a session of its own, and all that it has started. Returns how many there were.
 
-    A process that has taken over the pid of one that ended long ago is left alone. Not found: what has left the session
-    and whose parent has ended.
+    A process that has taken over the pid of one that ended long ago is left alone. Not found, once the leader is gone:
+    what has left the session and got rid of all that it had of the job.
+
+    Args:
+        lock_file: the job's lock. Who was handed it down, and holds it, is of the job.
+        marked: "NAME=value" in the environment that programs of the job were started with.
     """
-    killed: set[int] = set()
-    for _ in range(_PASSES):
-        # What was started while the others were looked for is found in the next pass.
-        found = [process for process in _members(pid, started) if process.pid not in killed]
+    leader: psutil.Process | None = None
+    is_taken_over = False
+    with contextlib.suppress(psutil.Error):
+        found = psutil.Process(pid)
+        is_taken_over = abs(found.create_time() - started) >= _SAME_START_S
+        if not is_taken_over and _is_alive(found):
+            leader = found
+            # It starts nothing more, but goes on to adopt, so that the others are found.
+            leader.suspend()
+
+    def others() -> Iterator[psutil.Process]:
+        if leader is not None:
+            yield from _descendants(leader)
+        if not is_taken_over:
+            yield from _others_in_session(pid, started)
+        for other in (*_heirs_of(lock_file), *_carriers_of(marked)):
+            if other.pid not in (pid, os.getpid()) and _is_later(other, started):
+                yield other
+
+    killed = _kill_all(others)
+    return killed if leader is None else killed + _kill_all(lambda: [leader])
+
+
+def _kill_all(look: Callable[[], Iterable[psutil.Process]]) -> int:
+    """Kill what is found until nothing more is: what was started meanwhile is found the next time."""
+    killed: set[psutil.Process] = set()
+    deadline = time.monotonic() + _KILLING_S
+    while (found := set(look()) - killed) and time.monotonic() < deadline:
         for process in found:
+            # Each for itself: one that is gone, or another user's, keeps none of the others.
             with contextlib.suppress(psutil.Error):
-                process.send_signal(signal.SIGKILL)
-            killed.add(process.pid)
-        if not found:
-            break
+                process.kill()
+        killed |= found
     return len(killed)
 
 
-def _members(pid: int, started: float) -> Iterator[psutil.Process]:
-    try:
-        leader: psutil.Process | None = psutil.Process(pid)
-    except psutil.Error:
-        leader = None
-    if leader is not None:
-        with contextlib.suppress(psutil.Error):
-            if abs(leader.create_time() - started) >= _SAME_START_S:
-                return
-            if leader.status() != psutil.STATUS_ZOMBIE:
-                # Those that left the session, too.
-                yield from leader.children(recursive=True)
-                yield leader
-    for process in psutil.process_iter():
+def _descendants(process: psutil.Process) -> Iterator[psutil.Process]:
+    with contextlib.suppress(psutil.Error):
+        yield from filter(_is_alive, process.children(recursive=True))
+
+
+def _others_in_session(leader: int, started: float) -> Iterator[psutil.Process]:
+    for pid in psutil.pids():
         with contextlib.suppress(psutil.Error, ProcessLookupError, PermissionError):
-            if process.pid == pid or os.getsid(process.pid) != pid or process.status() == psutil.STATUS_ZOMBIE:
-                continue
-            # A session that is older has only the number in common.
-            if process.create_time() > started - _SAME_START_S:
-                yield process
+            if pid != leader and os.getsid(pid) == leader:
+                process = psutil.Process(pid)
+                # A session that is older has only the number in common.
+                if _is_alive(process) and _is_later(process, started):
+                    yield process
+
+
+def _heirs_of(lock_file: Path | None) -> Iterator[psutil.Process]:
+    """Those that hold the lock on a file and have not taken it themselves, as who only looks after it for a moment."""
+    if lock_file is None:
+        return
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            if _is_heir(Path(f"/proc/{pid}"), pid, lock_file):
+                yield psutil.Process(pid)
+
+
+def _is_heir(proc: Path, pid: int, lock_file: Path) -> bool:
+    for fd in os.listdir(proc / "fd"):
+        with contextlib.suppress(OSError):
+            # The name first: asking after a file may hang, on a server that is away.
+            if Path(os.readlink(proc / "fd" / fd)).name == lock_file.name and lock_file.samefile(proc / "fd" / fd):
+                lock = _LOCK.search((proc / "fdinfo" / fd).read_text())
+                if lock is not None and int(lock[1]) != pid:
+                    return True
+    return False
+
+
+def _carriers_of(mark: str | None) -> Iterator[psutil.Process]:
+    if mark is None:
+        return
+    for pid in psutil.pids():
+        with contextlib.suppress(psutil.Error, OSError):
+            if mark.encode() in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                yield psutil.Process(pid)
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
+
+
+def _is_later(process: psutil.Process, started: float) -> bool:
+    try:
+        return bool(process.create_time() > started - _SAME_START_S)
+    except psutil.Error:
+        return False
 
 
 def describe_exit(returncode: int) -> str:

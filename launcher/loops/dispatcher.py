@@ -4,11 +4,11 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from launcher import ATTEMPT
-from launcher.errors import Conflict, ForkFailed, HomeUnusable, JobAlive, JobUnknown, LauncherError
+from launcher.errors import Conflict, ForkFailed, HomeUnusable, HostUnknown, JobAlive, JobUnknown, LauncherError
 from launcher.forks.forking import Child, Forks, Task
 from launcher.home import Home
 from launcher.logs import fields_of
@@ -16,7 +16,7 @@ from launcher.settings import Settings
 from launcher.state.job import AT_WORK, Job, shown_counts
 from launcher.state.store import JobStore
 from launcher.worker.failures import is_passing, wait_s
-from launcher.worker.handover import Handover
+from launcher.worker.handover import JOB_ID_VARIABLE, Handover
 
 # A job's lock may be held for some milliseconds by whoever looks whether it lives.
 _AGAIN_S = 0.5
@@ -32,6 +32,7 @@ class Dispatcher:
         connections_of: URIs of the connections that a job's spec names; raises LauncherError for one that it may not
             have (any more).
         folders_of: the folders that a tenant's paths are confined to; None: not at all.
+        machine, launcher_lives: what launchers of this machine are called before the last hyphen, and whether one runs.
     """
 
     def __init__(
@@ -44,7 +45,8 @@ class Dispatcher:
         connections_of: Callable[[Job], Mapping[str, str]],
         folders_of: Callable[[str], tuple[str, ...] | None],
         attempt_module: str = ATTEMPT,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        machine: str | None = None,
+        launcher_lives: Callable[[str], bool] = lambda owner: True,
     ) -> None:
         self._home = home
         self._store = store
@@ -54,15 +56,19 @@ class Dispatcher:
         self._connections_of = connections_of
         self._folders_of = folders_of
         self._attempt_module = attempt_module
-        self._now = now
+        self._machine = machine
+        self._launcher_lives = launcher_lives
         self._closed = False
+        self._is_claiming = False
         self._starting: set[str] = set()
         self._lock = threading.Lock()
 
-    def is_starting(self, job_id: str) -> bool:
-        """Whether this launcher has claimed a job and not started it yet. From any thread."""
+    def is_starting(self, job: Job) -> bool:
+        """Whether this launcher has claimed a job and not started it yet. From any thread; waits for nothing."""
         with self._lock:
-            return job_id in self._starting
+            # It may have been claimed by the claim under way, which has not returned.
+            is_claimed = self._is_claiming and job.pid is None and job.owner == self._owner
+            return is_claimed or job.id in self._starting
 
     def close(self) -> None:
         """Start nothing more. What cannot be started because of that goes back into its queue. From any thread."""
@@ -70,8 +76,10 @@ class Dispatcher:
 
     def tick(self) -> int:
         """Claim and start jobs. Returns how many were claimed."""
-        at_work = sum(job.owner == self._owner for job in self._store.at_work())
-        room = self._settings.max_jobs - at_work
+        if not self._forks.is_warm:
+            # In the queue they can be cancelled, and taken by another launcher.
+            return 0
+        room = self._settings.max_jobs - sum(map(self._counts_here, self._store.at_work()))
         claimed_jobs = 0
         while room > 0 and not self._closed:
             # One at a time: a job waits in the queue, where another launcher can take it, rather than here.
@@ -87,11 +95,23 @@ class Dispatcher:
             room -= 1
         return claimed_jobs
 
+    def _counts_here(self, job: Job) -> bool:
+        """Whether a job takes one of this launcher's places: its own, and those of one that died on this machine."""
+        if job.owner is None or job.owner == self._owner:
+            return job.owner is not None
+        is_here = self._machine is not None and job.owner.rpartition("-")[0] == self._machine
+        return is_here and not self._launcher_lives(job.owner)
+
     def _claim(self) -> Job | None:
         with self._lock:
-            # Held meanwhile, so that nobody finds it claimed and not yet among those that start.
+            self._is_claiming = True
+        jobs: list[Job] = []
+        try:
             jobs = self._store.claim(self._owner, 1, self._settings.max_concurrent_jobs, self._settings.lease_s)
-            self._starting |= {job.id for job in jobs}
+        finally:
+            with self._lock:
+                self._starting |= {job.id for job in jobs}
+                self._is_claiming = False
         return jobs[0] if jobs else None
 
     def _start(self, job: Job) -> None:
@@ -106,7 +126,12 @@ class Dispatcher:
             else:
                 self._try_again(job, str(error))
         except LauncherError as error:
-            if is_passing(error):
+            if isinstance(error, HostUnknown) and error.for_now:
+                # Nobody could be asked, which is no fault of the job; its own time is the bound.
+                self._put_back(
+                    job, f"{error}; again", wait_s(job.attempt - 1, self._settings.retry_wait_s), job.retries
+                )
+            elif is_passing(error):
                 self._try_again(job, str(error))
             else:
                 self._fail(job, str(error))
@@ -140,7 +165,7 @@ class Dispatcher:
                 entry="launcher.worker.jobprocess:run_forked",
                 arguments={**handover.to_json(), "tenant": job.tenant},
                 working_dir=job.working_dir,
-                environment={**self._settings.job_environment, "PENSTOCK_JOB_ID": job.id},
+                environment={**self._settings.job_environment, JOB_ID_VARIABLE: job.id},
                 output=str(folder.log),
             )
             return self._forks.fork(task, (lock.fd,))
@@ -156,7 +181,7 @@ class Dispatcher:
         self._put_back(job, f"{why}; retry {job.retries + 1} of {tries}", waiting_s, job.retries + 1)
 
     def _put_back(self, job: Job, why: str, waiting_s: float, retries: int) -> None:
-        not_before = self._now() + timedelta(seconds=waiting_s)
+        not_before = self._store.clock() + timedelta(seconds=waiting_s)
         reason = f"{why} in {waiting_s:.1f} s"
         self._move(job, "submitted", reason, retries=retries, not_before=not_before)
 

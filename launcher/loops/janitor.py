@@ -3,9 +3,10 @@
 What users had written to places of their own stays.
 """
 
+import contextlib
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,20 @@ from launcher.errors import AsideFailed, Conflict, JobAlive, JobUnknown, Launche
 from launcher.forks.aside import call_aside
 from launcher.forks.forking import Forks
 from launcher.home import Home
+from launcher.logs import fields_of
 from launcher.reach.tenant import Reach
 from launcher.settings import Settings
 from launcher.state.deliveries import Deliveries
 from launcher.state.idempotency import Idempotency
-from launcher.state.job import TERMINAL, Job
+from launcher.state.job import Job
 from launcher.state.store import JobStore
 
 # Jobs at one go; there is a next one soon.
 _AT_ONCE = 20
-# Discarding what was staged asks the destination.
+# Discarding what was staged asks the destination; one that is away is asked again, for a week.
 _DISCARD_S = 60.0
+_TRIED_AGAIN_EVERY = timedelta(hours=1)
+_TRIED_FOR = timedelta(days=7)
 # How long a request may be repeated under its key: longer than any client keeps on trying.
 IDEMPOTENCY_HOURS = 24.0
 # What tells how a job went is small, and kept.
@@ -56,45 +60,72 @@ class Janitor:
         self._settings = settings
         self._forks = forks
         self._attempt_module = attempt_module
+        self._look_again_at = datetime.min.replace(tzinfo=UTC)
+        self._tidied_to: datetime | None = None
 
     def tick(self) -> int:
-        """Expire some jobs. Returns how many."""
-        now = datetime.now(UTC)
+        """Expire some jobs, and tidy some away. Returns how many have expired."""
+        now = self._store.clock()
         before = now - timedelta(hours=self._settings.result_ttl_hours)
+        if now >= self._look_again_at:
+            self._tidy_more(now)
         expired = 0
         for job in self._store.expirable(before, _AT_ONCE):
-            try:
-                expired += self._expire(job)
-            except (JobAlive, JobUnknown, Conflict):
-                continue
-            except StoreUnavailable:
-                raise
-            except (LauncherError, OSError) as error:
-                _log.warning("%s does not expire: %s", job.id, error, extra={"job_id": job.id, "tenant": job.tenant})
+            with self._troubles(job):
+                self._tidy(job)
+                expired += 1
         self._idempotency.sweep(now - timedelta(hours=IDEMPOTENCY_HOURS))
         self._deliveries.sweep(before)
         return expired
 
-    def _expire(self, job: Job) -> bool:
+    def _tidy_more(self, now: datetime) -> None:
+        """Try again where a launcher died over it, or the destination was away."""
+        some = self._store.untidied(_AT_ONCE, self._tidied_to)
+        for job in some:
+            self._tidied_to = job.expired_at
+            with self._troubles(job):
+                self._tidy(job, is_last=job.expired_at is not None and now - job.expired_at > _TRIED_FOR)
+        if len(some) < _AT_ONCE:
+            # All were looked at once.
+            self._tidied_to = None
+            self._look_again_at = now + _TRIED_AGAIN_EVERY
+
+    @contextlib.contextmanager
+    def _troubles(self, job: Job) -> Iterator[None]:
+        try:
+            yield
+        except (JobAlive, JobUnknown, Conflict):
+            # Its process is still there, or somebody has asked for it again just now.
+            pass
+        except StoreUnavailable:
+            raise
+        except (LauncherError, OSError) as error:
+            _log.warning("%s is not tidied away: %s", job.id, error, extra=fields_of(job))
+
+    def _tidy(self, job: Job, is_last: bool = False) -> None:
+        """Delete what the service kept of a job.
+
+        Args:
+            is_last: give up on what cannot be removed.
+        """
         folder = self._home.job(job.id)
-        if folder.path.is_dir():
-            lock = folder.lock(job.id, job.pid)
-            try:
-                # Not one that somebody has asked for again just now.
-                if self._store.get(job.id).status not in TERMINAL:
-                    return False
+        lock = folder.lock(job.id, job.pid) if folder.path.is_dir() else None
+        try:
+            # First, so that from now on nobody asks for it again.
+            job = self._store.expire(job.id)
+            if lock is not None:
                 if job.status != "completed" and job.started_at is not None:
-                    self._discard(job)
+                    self._discard(job, is_last)
                 for path in folder.path.iterdir():
                     if path.name not in _KEPT:
                         _remove(path)
-            finally:
+        finally:
+            if lock is not None:
                 lock.release()
-        self._store.update(job.id, TERMINAL, expired_at=datetime.now(UTC))
-        _log.info("%s has expired", job.id, extra={"job_id": job.id, "tenant": job.tenant})
-        return True
+        self._store.tidied(job.id)
+        _log.info("%s has expired", job.id, extra=fields_of(job))
 
-    def _discard(self, job: Job) -> None:
+    def _discard(self, job: Job, is_last: bool) -> None:
         """Remove what a job that will not go on has staged at its destination."""
         try:
             call_aside(
@@ -112,7 +143,9 @@ class Janitor:
                 environment=self._settings.job_environment,
             )
         except AsideFailed as error:
-            _log.warning("what %s staged could not be removed: %s", job.id, error, extra={"job_id": job.id})
+            if not is_last:
+                raise
+            _log.error("what %s staged stays where it is: %s", job.id, error, extra=fields_of(job))
 
     def _uris(self, job: Job) -> Mapping[str, Any]:
         try:

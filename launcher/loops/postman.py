@@ -50,7 +50,7 @@ class Postman:
             data=delivery.event,
         )
         try:
-            send(delivery.url, event, secret, self._egress, _TIMEOUT_S)
+            send(delivery.url, event, secret, self._egress, _TIMEOUT_S, whose=delivery.tenant)
         except LauncherError as error:
             # What a secret cannot sign today it cannot sign tomorrow.
             passing = isinstance(error, WebhookFailed) and error.retry

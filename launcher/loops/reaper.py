@@ -11,20 +11,25 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
+import psutil
+
 from launcher.errors import Conflict, JobAlive, JobUnknown, LauncherError, StoreUnavailable
 from launcher.forks.processes import describe_exit, is_running, kill_session
 from launcher.home import Home
-from launcher.logs import fields_of
+from launcher.logs import JsonFormatter, fields_of
 from launcher.settings import Settings
 from launcher.state.job import AT_WORK, Job, Outcome, Status, has_begun_to_publish, shown_counts, stopped_as
 from launcher.state.store import JobStore
 from launcher.worker.failures import wait_s
+from launcher.worker.handover import JOB_ID_VARIABLE
 from launcher.worker.progress import counts_of, kept_rows, read_live
 
 # A job that was told to stop, or whose time is over, has to be gone within 5 s. Its process hears of it within a second
 # and then ends at once, unless a library keeps all its threads from running; one that publishes may do so a while on.
 PATIENCE_S = 3.0
 PUBLISH_PATIENCE_S = 4.2
+# Who has moved its own job to its end is gone in less, unless something keeps its threads from running right then.
+LEAVE_PATIENCE_S = 1.5
 # Who has not looked for so long, as behind a store that was away or on a machine that slept, has heard of nobody, and
 # gives the processes as long to be heard of.
 _HEARD_WITHIN_S = 5.0
@@ -75,8 +80,7 @@ class Reaper:
         store: JobStore,
         settings: Settings,
         launcher_lives: Callable[[str], bool],
-        is_starting: Callable[[str], bool] = lambda job_id: False,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        is_starting: Callable[[Job], bool] = lambda job: False,
         machine: str | None = None,
     ) -> None:
         self._home = home
@@ -85,9 +89,16 @@ class Reaper:
         self._launcher_lives = launcher_lives
         self._machine = machine
         self._is_starting = is_starting
-        self._now = now
+        # By the store's clock, as all that it is compared with; asked for once for all jobs.
+        self._now = datetime.min.replace(tzinfo=UTC)
         self._listening_since: datetime | None = None
         self._looked_at: datetime | None = None
+        # By id and attempt: at work when last looked at, and, since when, no more.
+        self._at_work: dict[tuple[str, int], Job] = {}
+        self._leaving: dict[tuple[str, int], tuple[Job, datetime]] = {}
+        # CPU time of processes that nothing is heard of, and why attempts were killed.
+        self._cpu_s: dict[str, float] = {}
+        self._killed: dict[tuple[str, int], str | None] = {}
         self._exits: dict[int, int] = {}
         self._exits_lock = threading.Lock()
 
@@ -101,10 +112,12 @@ class Reaper:
     def tick(self) -> int:
         """Look at each job at work once. Returns how many were put right."""
         settled = 0
+        self._now = self._store.clock()
         at_work = self._store.at_work()
         self._listen()
+        self._see_off({(job.id, job.attempt): job for job in at_work})
         for job in at_work:
-            if self._is_starting(job.id):
+            if self._is_starting(job):
                 continue
             try:
                 settled += self._look(job)
@@ -117,20 +130,47 @@ class Reaper:
                 _log.warning("%s could not be put right: %s", job.id, error, extra=fields_of(job))
         for job in self._store.overdue():
             with contextlib.suppress(Conflict, JobUnknown):
-                self._time_out_waiting(job)
+                self._end_waiting(job)
                 settled += 1
-        self._looked_at = self._now()
+        self._looked_at = self._store.clock()
         return settled
 
+    def _see_off(self, at_work: dict[tuple[str, int], Job]) -> None:
+        """Kill processes whose attempts are over and that do not end."""
+        now = self._now
+        self._leaving |= {key: (job, now) for key, job in self._at_work.items() if key not in at_work}
+        self._at_work = at_work
+        for key, (job, since) in list(self._leaving.items()):
+            pid, started = self._left_by(job)
+            if pid is None:
+                del self._leaving[key]
+            elif now > since + timedelta(seconds=LEAVE_PATIENCE_S):
+                killed = kill_session(pid, started)
+                _log.warning("%s: %d processes that did not end were killed", job.id, killed, extra=fields_of(job))
+
+    def _left_by(self, job: Job) -> tuple[int | None, float]:
+        """The process of an attempt that is over, if it runs here, and does not just tidy up what it has completed."""
+        nobody = None, 0.0
+        try:
+            now = self._store.get(job.id)
+        except JobUnknown:
+            return nobody
+        # A job that waits again has no process any more; one that was quick had none yet when it was looked at.
+        known = job if job.pid is not None or now.attempt != job.attempt else now
+        started = known.pid_started or 0.0
+        if now.status == "completed" or known.pid is None or not self._is_here(known):
+            return nobody
+        return (known.pid, started) if is_running(known.pid, started) else nobody
+
     def _listen(self) -> None:
-        now = self._now()
+        now = self._now
         if self._looked_at is None or now - self._looked_at > timedelta(seconds=_HEARD_WITHIN_S):
             self._listening_since = now
         self._looked_at = now
 
     def _is_listening(self) -> bool:
         since = self._listening_since
-        return since is not None and self._now() > since + timedelta(seconds=_HEARD_WITHIN_S)
+        return since is not None and self._now > since + timedelta(seconds=_HEARD_WITHIN_S)
 
     def _look(self, job: Job) -> int:
         folder = self._home.job(job.id)
@@ -141,28 +181,56 @@ class Reaper:
             alive=alive,
             leader_runs=not is_here or (job.pid is not None and is_running(job.pid, job.pid_started or 0.0)),
             owner_lives=job.owner is not None and self._launcher_lives(job.owner),
-            now=self._now(),
-            listening=self._is_listening(),
+            now=self._now,
+            listening=not (alive and is_here and self._is_busy(job)) and self._is_listening(),
         )
         if what == "kill" and not is_here:
             # A launcher there does it; when that machine is gone, so is the lock.
             return 0
-        if what == "kill" and job.pid is not None:
-            killed = kill_session(job.pid, job.pid_started or 0.0)
-            if not killed:
-                return 0
-            _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=fields_of(job))
-        elif what != "settle":
+        if what == "leave" or (what == "kill" and job.pid is None):
             return 0
         if job.pid is not None and is_here:
+            if self._store.get(job.id).attempt != job.attempt:
+                # Put right by another meanwhile: the next attempt has the same lock, and the same id.
+                return 0
             # Children of a process that was killed go on without it.
-            kill_session(job.pid, job.pid_started or 0.0)
+            mark = f"{JOB_ID_VARIABLE}={job.id}"
+            killed = kill_session(job.pid, job.pid_started or 0.0, folder.lock_file, mark)
+            if killed and what == "kill":
+                self._killed[job.id, job.attempt] = self._why_killed(job)
+            if killed:
+                _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=fields_of(job))
+            elif what == "kill":
+                return 0
         folder.create()
         lock = folder.lock(job.id, job.pid)
         try:
             return self._settle(self._store.get(job.id), job.attempt)
         finally:
             lock.release()
+            self._killed.pop((job.id, job.attempt), None)
+
+    def _is_busy(self, job: Job) -> bool:
+        """Whether a job's process computes, though nothing is heard of it: C code may keep all its threads waiting.
+
+        True at the first look, too, as only two of them tell.
+        """
+        if job.pid is None or job.lease_until is None or self._now <= job.lease_until:
+            self._cpu_s.pop(job.id, None)
+            return False
+        try:
+            process = psutil.Process(job.pid)
+            times, is_stopped = process.cpu_times(), process.status() == psutil.STATUS_STOPPED
+        except psutil.Error:
+            return False
+        before, spent_s = self._cpu_s.get(job.id), times.user + times.system
+        self._cpu_s[job.id] = spent_s
+        return not is_stopped and (before is None or spent_s > before)
+
+    def _why_killed(self, job: Job) -> str | None:
+        if job.lease_until is not None and self._now > job.lease_until:
+            return f"its process was silent for over {self._settings.lease_s:g} s (PENSTOCK_LEASE_S), and was killed"
+        return None
 
     def _is_here(self, job: Job) -> bool:
         """Whether the job's process was started on this machine: elsewhere its pid is somebody else's."""
@@ -182,7 +250,7 @@ class Reaper:
             # What is no fault of the job costs it no retry.
             retries = job.retries + (0 if never_started else 1)
             waiting_s = 0.0 if never_started else wait_s(job.retries, self._settings.retry_wait_s)
-            not_before = self._now() + timedelta(seconds=waiting_s)
+            not_before = self._store.clock() + timedelta(seconds=waiting_s)
             text = why if never_started else f"{why}; retry {retries} of {job.spec.config.retry_count}"
             self._store.move(
                 job.id,
@@ -195,6 +263,7 @@ class Reaper:
                 **changes,
             )
             _log.info("%s: %s", job.id, text, extra=fields_of(job))
+            self._write(job, f"{text} in {waiting_s:.1f} s")
             return 1
         to, text = stopped_as(job, to, why, visible, kept)
         self._store.move(
@@ -209,27 +278,38 @@ class Reaper:
             **changes,
         )
         _log.info("%s is %s: %s", job.id, to, text, extra=fields_of(job))
+        self._write(job, text)
         return 1
+
+    def _write(self, job: Job, text: str) -> None:
+        """Say in the job's own log what its process could not."""
+        record = logging.LogRecord(_log.name, logging.WARNING, __file__, 0, text, None, None)
+        with contextlib.suppress(OSError), open(self._home.job(job.id).log, "a", encoding="utf-8") as log:
+            log.write(JsonFormatter(fields_of(job)).format(record) + "\n")
 
     def _end_of(self, job: Job) -> tuple[Status, str, Outcome | None]:
         """Where a job goes whose process is gone, why, and how that is called."""
         if job.cancel_requested_at is not None:
             return "cancelled", "cancelled on request", "error"
         config = job.spec.config
-        if job.deadline_at is not None and self._now() >= job.deadline_at:
+        if job.deadline_at is not None and self._store.clock() >= job.deadline_at:
             return "failed", f"timed out after config.timeout_minutes {config.timeout_minutes:g}", "timed_out"
         if job.pid is None:
             return "submitted", "its launcher did not start it", None
         with self._exits_lock:
             code = self._exits.pop(job.pid, None)
         how = f"pid {job.pid}" + (f", {describe_exit(code)}" if code is not None else "")
-        why = f"its process died ({how})"
+        why = self._killed.get((job.id, job.attempt)) or f"its process died ({how})"
         if job.retries < config.retry_count:
             return "submitted", why, None
         tried = f" for the {_ordinal(job.retries + 1)} time" if job.retries else ""
         return "failed", why + tried, "error"
 
-    def _time_out_waiting(self, job: Job) -> None:
+    def _end_waiting(self, job: Job) -> None:
+        if job.cancel_requested_at is not None:
+            # By the next run of its schedule: whoever asks by the API has it cancelled at once.
+            self._store.request_cancel(job.id, "cancelled for the next run of its schedule")
+            return
         why = f"timed out after config.timeout_minutes {job.spec.config.timeout_minutes:g}, waiting to be tried again"
         if has_begun_to_publish(self._store.moves(job.id)):
             _, text = stopped_as(job, "failed", why, True, 0)

@@ -2,18 +2,16 @@
 
 import contextlib
 import logging
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from launcher.admission import Admission, Caller
 from launcher.cron import Cron, decide_missed
-from launcher.errors import Conflict, JobExists, JobUnknown, LauncherError, NotNow, StoreUnavailable
+from launcher.errors import JobExists, JobUnknown, LauncherError, NotNow, StoreUnavailable
 from launcher.request.service import Defaults, job_request
-from launcher.state.job import ACTIVE, AT_WORK, Job
+from launcher.state.job import Job
 from launcher.state.schedules import Schedule, Schedules, run_id
 from launcher.state.sql import SqlJobStore
-from launcher.state.store import Filter
 from launcher.templates import render
 
 # A run that is made this late is on time: a launcher looks twice a second, and restarts within a minute.
@@ -32,24 +30,30 @@ class Timekeeper:
         schedules: Schedules,
         admission: Admission,
         defaults: Defaults,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._schedules = schedules
         self._admission = admission
         self._defaults = defaults
-        self._now = now
+        self._now = store.clock
+        self._looked_at: datetime | None = None
+        self._looking_since = datetime.max.replace(tzinfo=UTC)
 
     def tick(self) -> int:
         """Fire what is due. Returns how many jobs were made."""
+        now = self._now()
+        if self._looked_at is None or now - self._looked_at > timedelta(seconds=GRACE_S):
+            # Nobody looked here; what was due meanwhile was missed, unless another launcher ran.
+            self._looking_since = now
         made = 0
-        for schedule in self._schedules.due(self._now(), _AT_ONCE):
+        for schedule in self._schedules.due(now, _AT_ONCE):
             try:
                 made += self._fire(schedule)
             except StoreUnavailable:
                 raise
             except LauncherError as error:
                 _log.warning("schedule %s: %s", schedule.id, error, extra={"tenant": schedule.tenant})
+        self._looked_at = self._now()
         return made
 
     def make(self, schedule: Schedule, scheduled_at: datetime, job_id: str) -> Job:
@@ -95,7 +99,9 @@ class Timekeeper:
         now = self._now()
         cron = Cron(schedule.cron, schedule.timezone)
         due = cron.missed(schedule.next_at - timedelta(microseconds=1), now)
-        at = decide_missed(schedule.missed, due, now, GRACE_S)  # type: ignore[arg-type]
+        # Who was looking all the while has only been slow, as when many are due in the same minute.
+        was_missed = schedule.next_at < self._looking_since
+        at = decide_missed(schedule.missed if was_missed else "run_once", due, now, GRACE_S)  # type: ignore[arg-type]
         following = cron.next_after(now)
         job: Job | None = None
         skipped = None
@@ -115,25 +121,19 @@ class Timekeeper:
                 # The schedules behind it, of other tenants perhaps, must not wait for it for ever.
                 _log.exception("schedule %s broke", schedule.id, extra={"tenant": schedule.tenant})
                 skipped = f"no job could be made of it: {type(error).__name__}"
-        reason = f"schedule {schedule.id}, due {at.isoformat() if at else 'before'}"
         fired = self._schedules.fire(
-            schedule.id, schedule.next_at, following, job, reason, schedule.webhook_secret, skipped
+            schedule.id,
+            schedule.next_at,
+            following,
+            job,
+            f"schedule {schedule.id}, due {at.isoformat() if at else 'before'}",
+            schedule.webhook_secret,
+            skipped,
+            last_at=max(due, default=schedule.next_at),
+            cancel_earlier=schedule.overlap == "cancel_running",
         )
         if not fired:
             return 0
         if skipped is not None:
             _log.warning("schedule %s: %s", schedule.id, skipped, extra={"tenant": schedule.tenant})
-        if job is None:
-            return 0
-        if schedule.overlap == "cancel_running":
-            self._cancel_others(schedule, job.id)
-        return 1
-
-    def _cancel_others(self, schedule: Schedule, but: str) -> None:
-        wanted = Filter(schedule.tenant, statuses=tuple(ACTIVE), schedule_id=schedule.id)
-        for job in self._store.page(wanted, limit=500):
-            if job.id != but and job.status in AT_WORK | {"submitted"}:
-                try:
-                    self._store.request_cancel(job.id, f"cancelled for {but}, the next run of its schedule")
-                except (Conflict, JobUnknown):
-                    continue
+        return int(job is not None)

@@ -1,7 +1,7 @@
 """Local paths of a request: they stay in the folders that a tenant may name, links and `..` followed.
 
-What a path leads to may change between now and its use: use what `confined` returned, and look again
-(`confined_files`) at what a glob or a folder gave, just before it is read.
+What a path leads to may change between now and its use: use what `confined` returned, and have what is opened by it
+held against `Confinement.bounds`.
 
 Not promised: hard links are files like any others. Whoever can make links in an allowed folder by other ways than the
 service is trusted with what they name.
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import PathForbidden, TenantUnreadable
+from predictors.bounds import Bounds, lies_in
 
 VARIABLE = "PENSTOCK_ALLOWED_PATHS"
 _TENANT = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
@@ -106,6 +107,20 @@ class Confinement:
         return _SQLITE + self.confined(field, path, globs=False, below=True)
 
     @property
+    def bounds(self) -> Bounds:
+        """The same, to hold against it what is opened."""
+        return Bounds(tuple(os.path.abspath(each) for each in self.folders), tuple(map(os.path.abspath, self.closed)))
+
+    def bounds_of(self, path: str, jobs: Path) -> Bounds:
+        """What a folder that a job has written is held against when it is read.
+
+        Args:
+            jobs: holds the jobs' own folders, which no request names, and where the service itself has written.
+        """
+        own = os.path.abspath(jobs)
+        return Bounds((own,)) if lies_in(os.path.abspath(path), own, below=True) else self.bounds
+
+    @property
     def _first(self) -> str:
         """Where relative paths start."""
         return os.path.abspath(self.folders[0])
@@ -126,15 +141,10 @@ class Confinement:
     def _real(self, field: str, path: str, part: str, below: bool) -> str:
         """`part` of `path`, links and `..` followed, of which the end may not exist."""
         real = os.path.realpath(os.path.join(self._first, part))
-        inside = any(_holds(folder, real, below) for folder in self.folders)
-        if not inside or any(_holds(folder, real, below=False) for folder in self.closed):
+        inside = any(lies_in(real, os.path.realpath(folder), below=below) for folder in self.folders)
+        if not inside or any(lies_in(real, os.path.realpath(folder)) for folder in self.closed):
             raise PathForbidden(field, path, _OUTSIDE)
         return real
-
-
-def _holds(folder: Path, real: str, below: bool) -> bool:
-    outer = os.path.realpath(folder)
-    return (real == outer and not below) or real.startswith(outer.rstrip(os.sep) + os.sep)
 
 
 def _cut(pattern: str) -> tuple[str, str]:

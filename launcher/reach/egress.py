@@ -12,8 +12,11 @@ import ipaddress
 import os
 import re
 import socket
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -65,6 +68,15 @@ _IPV4_WITHIN = (
 _TEREDO = ipaddress.IPv6Network("2001::/32")
 _HOST_NAME = re.compile(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9_])?")
 _MAX_HOST_CHARS = 253
+# A primary and its standbys; each is looked up, and tried in turn.
+_MOST_HOSTS = 4
+# For the hosts of a URI together, as the caller waits meanwhile. A resolver that is well takes milliseconds, and asks
+# another server after five seconds.
+PATIENCE_S = 5.0
+# By its defaults a resolver that hangs gives up after half a minute, and cannot be told to sooner: so many threads may
+# hang, each with some 100 KB, and of one tenant only so many that others get theirs.
+_MOST_LOOKUPS = 32
+_MOST_LOOKUPS_OF_ONE = 8
 
 # What a tenant may say to libpq. Not there: what names a file (passfile, sslcert, sslkey, sslrootcert, sslcrl, service,
 # servicefile, sslkeylogfile, …), and what hands on the service's own identity (gssdelegation, krbsrvname, oauth_…).
@@ -117,8 +129,9 @@ class _Server(NamedTuple):
     port: str
 
     @property
-    def is_socket(self) -> bool:
-        return not self.address and self.host.startswith(("/", "@"))
+    def is_local(self) -> bool:
+        """Whether it is a socket of this machine, named or not."""
+        return not self.address and (not self.host or self.host.startswith(("/", "@")))
 
 
 def look_up(host: str, port: int) -> list[str]:
@@ -134,6 +147,71 @@ def look_up(host: str, port: int) -> list[str]:
     return [str(answer[4][0]) for answer in found]
 
 
+class Lookups:
+    """Looks up hosts in threads of their own, so that a resolver that hangs holds up nobody else. Any thread may ask.
+
+    Args:
+        most: that go on at once, also those that nobody waits for any more.
+        most_of_one: of these, for one tenant.
+    """
+
+    def __init__(self, most: int = _MOST_LOOKUPS, most_of_one: int = _MOST_LOOKUPS_OF_ONE) -> None:
+        self._most = most
+        self._most_of_one = most_of_one
+        self._going: Counter[str] = Counter()
+        self._changed = threading.Condition()
+
+    def __call__(
+        self,
+        look_up: Callable[[str, int], Sequence[str]],
+        hosts: Sequence[tuple[str, int]],
+        patience_s: float,
+        whose: str,
+    ) -> dict[tuple[str, int], Sequence[str]]:
+        """The addresses of hosts, all of which are looked up at once.
+
+        Raises:
+            HostUnknown: one has none, or it is not known in time.
+        """
+        until = time.monotonic() + patience_s
+        found: dict[tuple[str, int], Sequence[str] | Exception] = {}
+
+        def ask(host: str, port: int) -> None:
+            answer: Sequence[str] | Exception
+            try:
+                answer = look_up(host, port)
+            except Exception as error:
+                # Raised where somebody waits for it.
+                answer = error
+            with self._changed:
+                found[host, port] = answer
+                self._going[whose] -= 1
+                if not self._going[whose]:
+                    del self._going[whose]
+                self._changed.notify_all()
+
+        with self._changed:
+            for host, port in hosts:
+                if not self._changed.wait_for(lambda: self._has_room(whose), until - time.monotonic()):
+                    raise HostUnknown(host, for_now=True) from TimeoutError("too many hosts are looked up")
+                threading.Thread(target=ask, args=(host, port), name="look up a host", daemon=True).start()
+                self._going[whose] += 1
+            self._changed.wait_for(lambda: len(found) == len(hosts), until - time.monotonic())
+            answers: dict[tuple[str, int], Sequence[str]] = {}
+            for host, port in hosts:
+                # Whatever comes from now on, nobody waits for.
+                answer = found.get((host, port))
+                if answer is None:
+                    raise HostUnknown(host, for_now=True) from TimeoutError("the resolver does not answer")
+                if isinstance(answer, Exception):
+                    raise answer
+                answers[host, port] = answer
+        return answers
+
+    def _has_room(self, whose: str) -> bool:
+        return self._going.total() < self._most and self._going[whose] < self._most_of_one
+
+
 @dataclass(frozen=True)
 class Egress:
     """The hosts that may be reached.
@@ -142,7 +220,8 @@ class Egress:
         allowed: what may be reached though it is forbidden: `localhost`, other host names, `*.suffix` for all names
             below a suffix, addresses, and networks such as `127.0.0.0/8`. A name is allowed with all its addresses.
         blanket: everything may be reached.
-        look_up: finds the addresses of a host.
+        look_up: finds the addresses of a host; called in threads of `lookups`.
+        patience_s: for all hosts of a question together.
 
     Raises:
         SettingWrong: an entry of `allowed` is none of these.
@@ -151,6 +230,8 @@ class Egress:
     allowed: tuple[str, ...] = ()
     blanket: bool = False
     look_up: Callable[[str, int], Sequence[str]] = look_up
+    patience_s: float = PATIENCE_S
+    lookups: Lookups = field(default_factory=Lookups, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for entry in self.allowed:
@@ -171,20 +252,31 @@ class Egress:
         entries = tuple(entry.strip() for entry in text.split(",") if entry.strip())
         return cls(tuple(entry for entry in entries if entry != "*"), blanket="*" in entries)
 
-    def resolve(self, host: str, port: int) -> list[str]:
+    def resolve(self, host: str, port: int, whose: str = "") -> list[str]:
         """The addresses of a host, all of which may be reached, in the resolver's order and each once.
 
         Args:
             host: a name or an address, an IPv6 address in brackets or not.
+            whose: the tenant that it is asked for; none may take all lookups there are.
 
         Raises:
             AddressForbidden: one of them may not be reached, or this can be no host.
-            HostUnknown: it has none.
+            HostUnknown: it has none; or, `for_now`, it is not known within `patience_s`.
         """
-        name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
-        if not name or len(name) > _MAX_HOST_CHARS or re.search(r"[\x00-\x20\x7f/@\\?#\ud800-\udfff]", name):
-            raise AddressForbidden(host[:_MAX_HOST_CHARS], "is no host; name one such as db.example.com")
-        addresses = [_address(each) for each in self.look_up(name, port)]
+        [addresses] = self._resolve([(host, port)], whose)
+        return addresses
+
+    def _resolve(self, hosts: Sequence[tuple[str, int]], whose: str) -> list[list[str]]:
+        """`resolve` for several hosts, within the time of one."""
+        named = [(_name(host), port) for host, port in hosts]
+        found = self.lookups(self.look_up, list(dict.fromkeys(named)), self.patience_s, whose)
+        return [
+            self._judged(host, name, found[name, port]) for (host, _), (name, port) in zip(hosts, named, strict=True)
+        ]
+
+    def _judged(self, host: str, name: str, found: Sequence[str]) -> list[str]:
+        """The addresses of a host, if all of them may be reached."""
+        addresses = [_address(each) for each in found]
         if not addresses:
             raise HostUnknown(host)
         if not (self.blanket or self._allows_name(name)):
@@ -194,7 +286,7 @@ class Egress:
                     raise AddressForbidden(host, f"leads to {kind}{_REMEDY}")
         return list(dict.fromkeys(map(str, addresses)))
 
-    def check_connection(self, uri: str, environment: Mapping[str, str] | None = None) -> None:
+    def check_connection(self, uri: str, environment: Mapping[str, str] | None = None, whose: str = "") -> None:
         """Look whether a tenant may connect to the database of `uri`, which may be a secret and is never repeated.
 
         The URI is read by libpq itself, so that what is judged is what will be done.
@@ -202,15 +294,16 @@ class Egress:
         Args:
             uri: `postgresql://…` or `postgres://…`.
             environment: of the service that will connect; its own when None.
+            whose: see `resolve`.
 
         Raises:
-            UriForbidden: another scheme, `${…}`, a parameter that names a file or is not known, a socket, or no
-                password where the service would send one of its own.
+            UriForbidden: another scheme, `${…}`, a parameter that names a file or is not known, a socket, too many
+                hosts, or no password where the service would send one of its own.
             AddressForbidden, HostUnknown: see `resolve`.
         """
-        self.pin_connection(uri, environment)
+        self.pin_connection(uri, environment, whose)
 
-    def pin_connection(self, uri: str, environment: Mapping[str, str] | None = None) -> str:
+    def pin_connection(self, uri: str, environment: Mapping[str, str] | None = None, whose: str = "") -> str:
         """`check_connection`, and the same connection with the addresses that were judged (`hostaddr`).
 
         Host names stay, for the certificates of servers are held against them.
@@ -220,19 +313,22 @@ class Egress:
         """
         values = _read(uri)
         _refuse_own_secrets(values, os.environ if environment is None else environment)
+        servers = _servers(values)
+        if len(servers) > _MOST_HOSTS:
+            raise UriForbidden(f"the URI names {len(servers)} hosts; name at most {_MOST_HOSTS}")
+        places = [(server.address or server.host, _port(server.port)) for server in servers]
+        if any(server.is_local for server in servers) and not (self.blanket or self._allows_name("localhost")):
+            raise UriForbidden(
+                f"the URI leads to a socket of this machine; name a host, or have localhost allowed by {VARIABLE}"
+            )
+        away = [place for server, place in zip(servers, places, strict=True) if not server.is_local]
+        addresses = dict(zip(away, self._resolve(away, whose), strict=True))
         pinned: list[_Server] = []
-        for server in _servers(values):
-            port = _port(server.port)
-            if server.is_socket or not (server.host or server.address):
-                if not (self.blanket or self._allows_name("localhost")):
-                    raise UriForbidden(
-                        "the URI leads to a socket of this machine; name a host"
-                        f", or have localhost allowed by {VARIABLE}"
-                    )
+        for server, place in zip(servers, places, strict=True):
+            if server.is_local:
                 pinned.append(server)
             else:
-                addresses = self.resolve(server.address or server.host, port)
-                pinned += [server._replace(address=address) for address in addresses]
+                pinned += [server._replace(address=address) for address in addresses[place]]
         return _uri(values, pinned)
 
     def _allows_name(self, host: str) -> bool:
@@ -254,6 +350,14 @@ class Egress:
                 if each.version == network.version and each in network:
                     return kind
         return None
+
+
+def _name(host: str) -> str:
+    """A host as it is looked up."""
+    name = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not name or len(name) > _MAX_HOST_CHARS or re.search(r"[\x00-\x20\x7f/@\\?#\ud800-\udfff]", name):
+        raise AddressForbidden(host[:_MAX_HOST_CHARS], "is no host; name one such as db.example.com")
+    return name
 
 
 def _plain(host: str) -> str:

@@ -1,7 +1,7 @@
 """What a tenant's jobs may reach: folders, hosts, and the databases that connections name."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +11,15 @@ from launcher.reach.confine import Confinement
 from launcher.reach.egress import Egress
 from launcher.settings import Settings
 from launcher.state.job import Job
+from launcher.state.keys import Key
 from launcher.state.registry import Connections
 from pipelines.spec import JobSpec, SqlInput, TableOutput
 
 # What a job gets that names no connection: PENSTOCK_DEFAULT_CONNECTION, or a connection of this name of the tenant's.
 DEFAULT_CONNECTION = "default"
 _SQLITE = "sqlite:///"
+# As many names as a line bears.
+_SHOWN_TENANTS = 5
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Reach:
             return self.confinement(tenant).confined_connection("uri", uri)
         if self.keyless():
             return uri
-        self.egress.check_connection(uri)
+        self.egress.check_connection(uri, whose=tenant)
         return uri
 
     def uri(self, tenant: str, name: str) -> str:
@@ -83,11 +86,12 @@ class Reach:
                 return self.uri(tenant, default)
             # The operator's own: it may lead anywhere, and have variables of the service's environment in it.
             return self._placed(_expanded(default))
-        checked = self.check_connection(tenant, registered)
+        is_file = registered.startswith("sqlite:")
+        checked = self.confinement(tenant).confined_connection("uri", registered) if is_file else registered
         if self.keyless():
             return _expanded(checked)
         # By the addresses that were judged, or a name could lead elsewhere a moment later.
-        return checked if checked.startswith("sqlite:") else self.egress.pin_connection(checked)
+        return checked if is_file else self.egress.pin_connection(checked, whose=tenant)
 
     def _placed(self, uri: str) -> str:
         """A SQLite database by its real path: a job runs in another folder than the service."""
@@ -97,6 +101,19 @@ class Reach:
     def uris(self, job: Job) -> Mapping[str, str]:
         """Where each connection that a job's spec names leads."""
         return {name: self.uri(job.tenant, name) for name in connections_of(job.spec)}
+
+
+def shared_folders(settings: Settings, keys: Iterable[Key]) -> str | None:
+    """What to say where tenants may name each other's files; None where each has folders of its own, or is alone."""
+    tenants = sorted({key.tenant for key in keys if key.revoked_at is None})
+    if len(tenants) < 2 or "{tenant}" in (settings.allowed_paths or ""):
+        return None
+    shown = ", ".join(tenants[:_SHOWN_TENANTS]) + (", …" if len(tenants) > _SHOWN_TENANTS else "")
+    where = "PENSTOCK_ALLOWED_PATHS has no {tenant}" if settings.allowed_paths else "PENSTOCK_ALLOWED_PATHS is not set"
+    return (
+        f"{len(tenants)} tenants ({shown}) share folders, and each may read and replace what is another's: {where}; "
+        "set it as in PENSTOCK_ALLOWED_PATHS=/data/{tenant} for the service"
+    )
 
 
 def connections_of(spec: JobSpec) -> list[str]:
@@ -115,4 +132,4 @@ def _expanded(template: str) -> str:
         raise LauncherError(str(error)) from error
 
 
-__all__ = ["DEFAULT_CONNECTION", "Reach", "connections_of"]
+__all__ = ["DEFAULT_CONNECTION", "Reach", "connections_of", "shared_folders"]

@@ -1,7 +1,12 @@
 """Looking at the rows that a job rejected: Parquet files with the input's columns, position, error_type and error."""
 
 import json
+import os
+import secrets
+import shutil
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,8 @@ import pyarrow.parquet as pq
 from launcher.errors import NoRejects
 from launcher.report import Reason
 from launcher.state.job import Job
+from predictors.bounds import Bounds, LedElsewhere, at
+from transforms.sinks.manifest import MANIFEST, read_plain
 
 # More rows than this do not change which reasons are the most frequent; reading them would keep people waiting.
 _COUNTED_ROWS = 1_000_000
@@ -20,22 +27,86 @@ _OURS = ("position", "error_type", "error")
 
 @dataclass(frozen=True)
 class PublishedRejects:
-    """Where a job's rejects lie, and the columns of its input among theirs."""
+    """Rejects that a job has published.
 
-    files: list[Path]
+    Args:
+        files: where to read them, by their names.
+        input_columns: those of the job's input among theirs.
+    """
+
+    files: dict[str, Path]
     input_columns: list[str]
 
+    def link_into(self, folder: Path) -> None:
+        """Have the same files in `folder`, whatever becomes of them where they lie. Who has done so before has done it.
 
-def rejects_of(job: Job) -> PublishedRejects:
-    """The rejects that a job has published.
+        Raises:
+            OSError: as the system says.
+        """
+        draft = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+        draft.mkdir()
+        try:
+            for name, file in self.files.items():
+                _link_or_copy(file, draft / name)
+            # Whole or not at all: the job of another request may be reading there already.
+            try:
+                draft.rename(folder)
+            except OSError:
+                if not folder.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _link_or_copy(file: Path, name: Path) -> None:
+    folder = os.open(name.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        # What an open file's own path leads to is linked, not that path; which is so only relative to a folder.
+        os.link(file, name.name, dst_dir_fd=folder)
+    except OSError:
+        shutil.copyfile(file, name)
+    finally:
+        os.close(folder)
+
+
+def rejects_path(job: Job) -> str:
+    """The folder of a job's rejects.
 
     Raises:
-        NoRejects: the job has published none, or another job's lie there now.
+        NoRejects: the job got to none.
     """
-    files = _files(job)
-    schema = pq.read_schema(files[0])
-    ours = set(_names(schema).values())
-    return PublishedRejects(files, [name for name in schema.names if name not in ours])
+    if job.rejects is None:
+        raise NoRejects(f"{job.id} ended before it rejected a row")
+    # The folder as the job saw it: a relative one starts where the job was run.
+    return str(Path(job.working_dir, job.rejects))
+
+
+@contextmanager
+def opened_rejects(job: Job, within: Bounds | None = None) -> Iterator[PublishedRejects]:
+    """The rejects that a job has published, open for the block.
+
+    Args:
+        within: where they have to lie, none of the files being a link; None: anywhere.
+
+    Raises:
+        NoRejects: the job has published none, or another job's lie there now, or none that may be read.
+    """
+    with ExitStack() as opened:
+        try:
+            folder = Path(rejects_path(job))
+            if within is not None:
+                folder = opened.enter_context(within.opened_folder(folder))
+            files = {file.name: file for file in _files(job, folder)}
+            for name, file in files.items():
+                if within is not None:
+                    files[name] = Path(at(opened.enter_context(within.opened(file, follow=False))))
+        except LedElsewhere as error:
+            raise NoRejects(f"the rejects of {job.id} lead elsewhere since they were published") from error
+        except OSError as error:
+            raise _none_there(job) from error
+        schema = pq.read_schema(next(iter(files.values())))
+        ours = set(_names(schema).values())
+        yield PublishedRejects(files, [name for name in schema.names if name not in ours])
 
 
 def first_rejects(job: Job, limit: int) -> pa.Table:
@@ -44,7 +115,7 @@ def first_rejects(job: Job, limit: int) -> pa.Table:
     Raises:
         NoRejects: the job has published none, or another job's lie there now.
     """
-    files = _files(job)
+    files = _files(job, Path(rejects_path(job)))
     tables: list[pa.Table] = []
     missing = limit
     for file in files:
@@ -66,7 +137,7 @@ def first_rejects(job: Job, limit: int) -> pa.Table:
 def top_reasons(job: Job, limit: int = 3) -> list[Reason]:
     """The most frequent reasons, the first million rejected rows taken. Empty where none were published."""
     try:
-        files = _files(job)
+        files = _files(job, Path(rejects_path(job)))
     except NoRejects:
         return []
     seen: Counter[tuple[str, str]] = Counter()
@@ -81,21 +152,22 @@ def top_reasons(job: Job, limit: int = 3) -> list[Reason]:
     return [Reason(error_type, error, rows) for (error_type, error), rows in seen.most_common(limit)]
 
 
-def _files(job: Job) -> list[Path]:
-    if job.rejects is None:
-        raise NoRejects(f"{job.id} ended before it rejected a row")
-    # The folder as the job saw it: a relative one starts where the job was run.
-    folder = Path(job.working_dir, job.rejects)
+def _files(job: Job, folder: Path) -> list[Path]:
+    """The files in the folder of the rejects, or in that folder by another path."""
     try:
-        owner: Any = json.loads((folder / "_manifest.json").read_bytes())
+        owner: Any = json.loads(read_plain(folder / MANIFEST))
     except (OSError, ValueError):
-        raise NoRejects(f"{job.id} has published no rejects; there is nothing of it in {folder}") from None
+        raise _none_there(job) from None
     if owner.get("job_id") != job.id:
-        raise NoRejects(f"{folder} holds the rejects of {owner.get('job_id')}, which ran after {job.id}")
+        raise NoRejects(f"{rejects_path(job)} holds the rejects of {owner.get('job_id')}, which ran after {job.id}")
     files = sorted(folder.glob("*.parquet"))
     if not files:
-        raise NoRejects(f"the rejects of {job.id} are gone from {folder}")
+        raise NoRejects(f"the rejects of {job.id} are gone from {rejects_path(job)}")
     return files
+
+
+def _none_there(job: Job) -> NoRejects:
+    return NoRejects(f"{job.id} has published no rejects; there is nothing of it in {rejects_path(job)}")
 
 
 def _names(schema: pa.Schema) -> dict[str, str]:

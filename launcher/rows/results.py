@@ -4,7 +4,8 @@ import base64
 import math
 import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -17,7 +18,8 @@ import pyarrow.parquet as pq
 
 from launcher.errors import ResultGone, ResultUnreadable
 from launcher.rows.bounds import bounded, rows_at_a_time
-from launcher.rows.tablepages import read_table_rows
+from launcher.rows.tablepages import Rows, read_table_rows
+from predictors.bounds import Bounds, LedElsewhere, at
 from transforms.connection import Connection
 from transforms.sinks.columns import kind_of
 from transforms.sinks.manifest import publishers, read_manifest
@@ -36,10 +38,12 @@ class FolderResult:
     Args:
         path: absolute.
         job_id: the job.
+        within: where it has to lie once it is opened, wherever the path leads by then; None: anywhere.
     """
 
     path: str
     job_id: str
+    within: Bounds | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,8 @@ class TableResult:
 
 
 ResultPlace = FolderResult | TableResult
+# As `read_table_rows`.
+ReadTable = Callable[[Connection, str, str, int, int], Rows]
 
 
 @dataclass(frozen=True)
@@ -73,16 +79,20 @@ class Page:
     next_offset: int | None
 
 
-def result_page(place: ResultPlace, offset: int, limit: int) -> Page:
+def result_page(place: ResultPlace, offset: int, limit: int, read_table: ReadTable = read_table_rows) -> Page:
     """Read at most `limit` rows of a result from `offset` on; fewer where they are large.
 
     Pages that follow each other have every row once, while nobody writes there. After jobs have added rows to a result,
     it is that of each of them, and the pages of each show all its rows; once a job has replaced it, it is that job's
     alone. Of a folder's files only what the page needs is read, and the files' footers before it.
 
+    Args:
+        read_table: how tables are read; a service that must neither wait for a database nor die of it has
+            `TablesAside.read`.
+
     Raises:
         ResultGone: there is nothing any more, or another job's result.
-        ResultUnreadable: what is there cannot be read, or not within 10 s.
+        ResultUnreadable: what is there cannot be read, or not within 10 s, or a table's row is larger than a page.
         ConnectionRefused: the database cannot be reached.
         ValueError: `offset` is negative, or `limit` not positive.
     """
@@ -90,7 +100,7 @@ def result_page(place: ResultPlace, offset: int, limit: int) -> Page:
         raise ValueError(f"there is no page of {limit} rows from row {offset} on")
     if isinstance(place, FolderResult):
         return _folder_page(place, offset, limit)
-    rows, goes_on = read_table_rows(place.connection, place.table_name, place.job_id, offset, limit)
+    rows, goes_on = read_table(place.connection, place.table_name, place.job_id, offset, limit)
     return Page(rows, offset + rows.num_rows if goes_on else None)
 
 
@@ -114,32 +124,59 @@ def as_arrow_stream(table: pa.Table) -> bytes:
 
 
 def _folder_page(place: FolderResult, offset: int, limit: int) -> Page:
-    folder = Path(place.path)
     while True:
-        manifest = _own_manifest(folder, place.job_id)
-        try:
-            return _read_files(_files(folder, manifest), offset, limit)
-        except FileNotFoundError as error:
-            # Exchanged for another since we read the manifest? Then that one counts.
-            if read_manifest(folder) == manifest:
-                missing = os.path.basename(error.filename or "a file")
-                raise ResultGone(f"{folder} lacks {missing}, which the result of {place.job_id} had") from error
-        except (pa.ArrowException, OSError) as error:
-            raise ResultUnreadable(f"{folder}: {' '.join(str(error).split())}") from error
+        with _opened_folder(place) as folder:
+            manifest = _own_manifest(place, folder)
+            try:
+                return _read_files(_files(place, folder, manifest), offset, limit, place.within)
+            except FileNotFoundError as error:
+                # Exchanged for another since we read the manifest? Then that one counts.
+                if read_manifest(folder) == manifest:
+                    missing = os.path.basename(error.filename or "a file")
+                    raise ResultGone(f"{place.path} lacks {missing}, which the result of {place.job_id} had") from error
+            except LedElsewhere as error:
+                raise ResultUnreadable(f"{place.path}: a file in it is none of its own, so it is not read") from error
+            except (pa.ArrowException, OSError) as error:
+                raise ResultUnreadable(f"{place.path}: {' '.join(str(error).split())}") from error
 
 
-def _own_manifest(folder: Path, job_id: str) -> dict[str, Any]:
+@contextmanager
+def _opened_folder(place: FolderResult) -> Iterator[Path]:
+    """The folder of a result, by a path that leads nowhere else where it is bounded."""
+    if place.within is None:
+        yield Path(place.path)
+        return
+    try:
+        opened = place.within.opened_folder(place.path)
+        folder = opened.__enter__()
+    except LedElsewhere as error:
+        line = f"{place.path} leads elsewhere since {place.job_id} published there; submit the job anew"
+        raise ResultGone(line) from error
+    except OSError as error:
+        raise _no_result(place) from error
+    try:
+        yield folder
+    finally:
+        opened.__exit__(None, None, None)
+
+
+def _no_result(place: FolderResult) -> ResultGone:
+    return ResultGone(f"{place.path} holds no result any more, neither that of {place.job_id} nor another job's")
+
+
+def _own_manifest(place: FolderResult, folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
     if manifest is None:
-        raise ResultGone(f"{folder} holds no result any more, neither that of {job_id} nor another job's")
-    if job_id not in publishers(manifest):
+        raise _no_result(place)
+    if place.job_id not in publishers(manifest):
         raise ResultGone(
-            f"{folder} now holds the result of another job, {manifest['job_id']}, which published after {job_id}"
+            f"{place.path} now holds the result of another job, {manifest['job_id']}, which published after "
+            f"{place.job_id}"
         )
     return manifest
 
 
-def _files(folder: Path, manifest: dict[str, Any]) -> list[Path]:
+def _files(place: FolderResult, folder: Path, manifest: dict[str, Any]) -> list[Path]:
     """The files of a result in their order; at least one, for that tells the columns.
 
     Raises:
@@ -149,39 +186,52 @@ def _files(folder: Path, manifest: dict[str, Any]) -> list[Path]:
     # A result without rows lists none.
     names = names or sorted(path.name for path in folder.glob("*.parquet"))
     if not names:
-        raise ResultGone(f"{folder} holds no files any more, so nothing of {manifest['job_id']}")
+        raise ResultGone(f"{place.path} holds no files any more, so nothing of {manifest['job_id']}")
     for name in names:
         if os.path.basename(name) != name or not stat.S_ISREG((folder / name).lstat().st_mode):
-            raise ResultUnreadable(f"{folder}: {name!r} is no file of its own, so it is not read")
+            raise ResultUnreadable(f"{place.path}: {name!r} is no file of its own, so it is not read")
     return [folder / name for name in names]
 
 
-def _read_files(files: Sequence[Path], offset: int, limit: int) -> Page:
+def _read_files(files: Sequence[Path], offset: int, limit: int, within: Bounds | None) -> Page:
     """The page, and whether there are more rows, by the footers up to the first file behind it that has rows."""
-    with pq.ParquetFile(files[0]) as first:
+    with _opened(files[0], within) as readable, pq.ParquetFile(readable) as first:
         found = first.schema_arrow
     schema = pa.schema(list(zip(found.names, found.types, strict=True)))
-    batches, was_cut = bounded(_read_rows(files, offset, limit), limit)
+    batches, was_cut = bounded(_read_rows(files, offset, limit, within), limit)
     pieces = [pa.Table.from_batches([batch]).replace_schema_metadata(None).cast(schema) for batch in batches]
     rows = pa.concat_tables([schema.empty_table(), *pieces])
     following = offset + rows.num_rows
-    return Page(rows, following if was_cut or _has_row(files, following) else None)
+    return Page(rows, following if was_cut or _has_row(files, following, within) else None)
 
 
-def _has_row(files: Sequence[Path], row: int) -> bool:
+@contextmanager
+def _opened(file: Path, within: Bounds | None) -> Iterator[str]:
+    """A file by a path to read it by; where it is bounded that leads nowhere else."""
+    if within is None:
+        yield str(file)
+    else:
+        with within.opened(file, follow=False) as fd:
+            yield at(fd)
+
+
+def _has_row(files: Sequence[Path], row: int, within: Bounds | None) -> bool:
     for file in files:
-        rows = pq.read_metadata(file).num_rows
+        with _opened(file, within) as readable:
+            rows = pq.read_metadata(readable).num_rows
         if row < rows:
             return True
         row -= rows
     return False
 
 
-def _read_rows(files: Sequence[Path], start: int, count: int) -> Iterator[pa.RecordBatch]:
+def _read_rows(files: Sequence[Path], start: int, count: int, within: Bounds | None) -> Iterator[pa.RecordBatch]:
     """`count` rows of some files from row `start` on, of their row groups only those that hold them."""
     for file in files:
-        texts = _texts_of(pq.read_schema(file))
-        with pq.ParquetFile(file, buffer_size=_BUFFER_BYTES, read_dictionary=texts) as parquet:
+        with _opened(file, within) as readable:
+            texts = _texts_of(pq.read_schema(readable))
+            parquet = pq.ParquetFile(readable, buffer_size=_BUFFER_BYTES, read_dictionary=texts)
+        with parquet:
             for group in range(parquet.metadata.num_row_groups):
                 described = parquet.metadata.row_group(group)
                 if described.num_rows <= start:

@@ -2,21 +2,28 @@
 
 All is read in one read-only transaction, so that a page is of the result that was found to be the job's. Databases give
 rows no order of their own; the one used here stays while nobody writes: the order in which the rows lie.
+
+What a database is, and how large its rows are, is up to a tenant. So a service reads it in a process of its own, which
+is killed when it takes too long and cannot take much memory.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from adbc_driver_manager import dbapi
 
-from launcher.errors import ResultGone, ResultUnreadable
-from launcher.rows.bounds import bounded
+from launcher.errors import AsideFailed, ForkFailed, ResultGone, ResultUnreadable
+from launcher.forks.aside import call_aside
+from launcher.forks.forking import Forks
+from launcher.rows.bounds import MAX_PAGE_BYTES, bounded, rows_at_a_time
 from transforms.affinity import affinity
 from transforms.connection import Connection, set_postgres
+from transforms.errors import ConnectionRefused
 from transforms.sinks.columns import LEDGER_TABLE
 from transforms.sinks.entries import publishers
 from transforms.sinks.names import PostgresTable, quoted, split_name
@@ -24,6 +31,11 @@ from transforms.sources.postgres import declared_decimal, plain_cast
 
 # Nobody waits longer for a page.
 TIMEOUT_S = 10
+_MOST_MIB = MAX_PAGE_BYTES // 1024**2
+_TOO_LARGE = (
+    f"reading it takes too much memory, as of a row that is larger than {_MOST_MIB} MiB; ask for fewer rows, "
+    "or read them from the database"
+)
 
 # A page is read without sorting the table (for the first page of 5 million rows that took 1.2 s, and 2 ms without): a
 # sequential scan gives the rows as they lie when it is told to begin at the beginning, alone, and not to use an index.
@@ -39,8 +51,19 @@ _SETTINGS = set_postgres(
 # Rows, and whether there are more.
 Rows = tuple[pa.Table, bool]
 
-# Rows that SQLite's driver reads at a time.
+# Rows that SQLite's driver reads at a time, where they are small.
 _BATCH_ROWS = 256
+# What a page may take while it is read, several times its 16 MiB: in this a row of 57 MiB is read and then refused.
+_MEMORY_BYTES = 256 * 1024 * 1024
+# What of a process that does not tell it itself, by what it ended with.
+_ENDS = {
+    "MemoryError": _TOO_LARGE,
+    "ProcessDied": "what read it died; ask for fewer rows, or read them from the database",
+}
+# What is told of a page as it is.
+_TOLD = {error.__name__: error for error in (ResultGone, ResultUnreadable, ConnectionRefused)}
+# Where an Arrow stream says whether there are more rows.
+_GOES_ON = b"goes_on"
 
 # What SQLite calls the classes of values that a column of a type takes as they are.
 _FITS = {
@@ -71,12 +94,94 @@ def read_table_rows(connection: Connection, table_name: str, job_id: str, offset
 
     Raises:
         ResultGone: the table is gone, or shows another job's result.
-        ResultUnreadable: the database refuses, or takes longer than 10 s.
+        ResultUnreadable: the database refuses, takes longer than 10 s (a server that keeps to what it is told), or the
+            first row is larger than a page.
         ConnectionRefused: it cannot be reached.
     """
     if connection.dialect == "sqlite":
         return _Sqlite(connection, table_name, job_id).read(offset, limit)
     return _Postgres(connection, table_name, job_id).read(offset, limit)
+
+
+@dataclass(frozen=True)
+class TablesAside:
+    """Reads pages of tables, each in a process of its own, from any thread.
+
+    Args:
+        forks: of which.
+        working_dir: theirs.
+        environment: theirs.
+    """
+
+    forks: Forks
+    working_dir: str
+    environment: Mapping[str, str]
+
+    def read(self, connection: Connection, table_name: str, job_id: str, offset: int, limit: int) -> Rows:
+        """As `read_table_rows`, and 10 s are 10 s, whatever the server does.
+
+        Raises:
+            ResultGone, ResultUnreadable, ConnectionRefused: as `read_table_rows`.
+        """
+        place = _place(table_name, connection)
+        try:
+            data: bytes = call_aside(
+                self.forks,
+                "launcher.rows.tablepages:read_as_arrow",
+                {
+                    "connection": asdict(connection),
+                    "table_name": table_name,
+                    "job_id": job_id,
+                    "offset": offset,
+                    "limit": limit,
+                },
+                timeout_s=TIMEOUT_S,
+                working_dir=self.working_dir,
+                environment=self.environment,
+                memory_bytes=_MEMORY_BYTES,
+            )
+        except ForkFailed as error:
+            raise ResultUnreadable(f"{place}: no process can be started to read it; ask again in a moment") from error
+        except AsideFailed as error:
+            if error.kind in _TOLD:
+                raise _TOLD[error.kind](error.reason) from error
+            reason = _too_late() if error.kind == "TimeoutError" else _ENDS.get(error.kind, error.reason)
+            raise ResultUnreadable(f"{place}: {reason}") from error
+        try:
+            rows = pa.ipc.open_stream(data).read_all()
+            # Whatever a tenant's file has made of the process that read it.
+            rows.validate(full=True)
+            goes_on = (rows.schema.metadata or {})[_GOES_ON] == b"True"
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise ResultUnreadable(f"{place}: what was read of it is no table") from error
+        return rows.replace_schema_metadata(None), goes_on
+
+
+def read_as_arrow(connection: dict[str, Any], table_name: str, job_id: str, offset: int, limit: int) -> bytes:
+    """What `read_table_rows` reads, as an Arrow stream; for a process of its own.
+
+    Args:
+        connection: of a `Connection`. A secret.
+
+    Raises:
+        ResultGone, ResultUnreadable, ConnectionRefused: as `read_table_rows`.
+    """
+    database = Connection(**connection)
+    try:
+        rows, goes_on = read_table_rows(database, table_name, job_id, offset, limit)
+        rows = rows.replace_schema_metadata({_GOES_ON: str(goes_on)})
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_table(rows)
+        return sink.getvalue().to_pybytes()
+    except (ResultGone, ResultUnreadable, ConnectionRefused):
+        raise
+    except MemoryError:
+        raise MemoryError from None
+    except Exception as error:
+        # A tenant's database has an answer for everything; none of them may repeat a secret.
+        line = database.mask(f"{type(error).__name__}: {error}")
+        raise ResultUnreadable(f"{_place(table_name, database)}: {line}") from None
 
 
 class _Reader:
@@ -89,7 +194,7 @@ class _Reader:
 
     @property
     def _place(self) -> str:
-        return f"table {self.table_name} at {self.connection.describe()}"
+        return _place(self.table_name, self.connection)
 
     @contextmanager
     def _cursor(self) -> Iterator[dbapi.Cursor]:
@@ -99,9 +204,18 @@ class _Reader:
             # What a stream of rows ends with is Arrow's error, not the driver's.
             except (dbapi.Error, pa.ArrowException, OSError) as error:
                 reason = self.connection.reason(error)
-                if "statement timeout" in reason or "locked" in reason:
-                    reason = f"no answer within {TIMEOUT_S} s; ask again later, or for fewer rows"
+                if isinstance(error, MemoryError) or "out of memory" in reason or "allocate memory" in reason:
+                    reason = _TOO_LARGE
+                elif "statement timeout" in reason or "locked" in reason:
+                    reason = _too_late()
                 raise ResultUnreadable(f"{self._place}: {reason}") from error
+
+    def _check_size(self, rows: pa.Table, offset: int) -> None:
+        if rows.nbytes > MAX_PAGE_BYTES:
+            raise ResultUnreadable(
+                f"{self._place}: row {offset + 1:,} has {rows.nbytes / 1024**2:,.0f} MiB, and a page at most "
+                f"{_MOST_MIB} MiB; read it from the database"
+            )
 
     def _gone(self) -> ResultGone:
         return ResultGone(f"{self._place} is gone, and the result of {self.job_id} with it")
@@ -132,6 +246,7 @@ class _Postgres(_Reader):
             # One row more tells whether it goes on.
             cursor.execute(f"SELECT {', '.join(columns)} FROM {target} LIMIT {limit + 1} OFFSET {offset}")
             rows, goes_on = _bounded(cursor.fetch_record_batch(), limit)
+            self._check_size(rows, offset)
         arrays = [_storage(column) for column in rows.columns]
         for at, field in enumerate(found):
             digits = declared_decimal(field) if pa.types.is_string(arrays[at].type) else None
@@ -166,34 +281,54 @@ class _Sqlite(_Reader):
             if not declared:
                 raise self._gone()
             # One row more tells whether it goes on.
-            statement = self._statement(cursor, declared, offset, limit + 1)
+            rest = self._rest(cursor, declared, offset, limit + 1)
             aliases = [f"c{number}" for number in range(len(declared))]
-            page = f"WITH page({', '.join(aliases)}) AS ({statement})"
-            looks = [f"group_concat(DISTINCT typeof({alias}))" for alias in aliases]
-            ((*classes,),) = _fetch(cursor, f"{page} SELECT {', '.join(looks)} FROM page")
+
+            def page(expression: str) -> str:
+                columns = ", ".join(expression.format(quoted(name)) for name in declared)
+                return f"WITH page({', '.join(aliases)}) AS (SELECT {columns} {rest})"
+
+            def look(expression: str, over: str) -> list[Any]:
+                # For a class or a length SQLite does not read the value itself.
+                columns = ", ".join(over.format(alias) for alias in aliases)
+                ((*found,),) = _fetch(cursor, f"{page(expression)} SELECT {columns} FROM page")
+                return found
+
+            classes = look("typeof({})", "group_concat(DISTINCT {})")
+            row_bytes = sum(look("octet_length({})", "ifnull(max({}), 0)"))
             seen = [set((found or "").split(",")) - {"", "null"} for found in classes]
             types = [_type_of(type_, own) for type_, own in zip(declared.values(), seen, strict=True)]
             values = [_value(alias, type_, own) for alias, type_, own in zip(aliases, types, seen, strict=True)]
-            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(_BATCH_ROWS)})
+            batch_rows = rows_at_a_time(1, row_bytes, _BATCH_ROWS)
+            cursor.adbc_statement.set_options(**{"adbc.sqlite.query.batch_rows": str(batch_rows)})
             cursor.execute(
-                f"{page} SELECT {', '.join(_EXAMPLES[type_] for type_ in types)}"
+                f"{page('{}')} SELECT {', '.join(_EXAMPLES[type_] for type_ in types)}"
                 f" UNION ALL SELECT * FROM (SELECT {', '.join(values)} FROM page LIMIT -1)"
             )
             rows, goes_on = _bounded(cursor.fetch_record_batch(), limit, skip=1)
+            self._check_size(rows, offset)
         return pa.Table.from_arrays(rows.columns, names=list(declared)), goes_on
 
-    def _statement(self, cursor: dbapi.Cursor, declared: dict[str, str], offset: int, limit: int) -> str:
-        """Selects the rows of the page in the order of rowid, or, where there is none, of the primary key."""
-        table, columns = quoted(self.table_name), ", ".join(quoted(name) for name in declared)
+    def _rest(self, cursor: dbapi.Cursor, declared: dict[str, str], offset: int, limit: int) -> str:
+        """What follows the columns: the page's rows, in the order of rowid, or, without one, of the primary key."""
+        table = quoted(self.table_name)
         taken = {name.lower() for name in declared}
         rowid = next((name for name in ("rowid", "oid", "_rowid_") if name not in taken), None)
         ((without,),) = _fetch(cursor, "SELECT wr FROM pragma_table_list(?)", (self.table_name,))
         if without or rowid is None:
-            return f"SELECT {columns} FROM {table} LIMIT {limit} OFFSET {offset}"
+            return f"FROM {table} LIMIT {limit} OFFSET {offset}"
         first = _fetch(cursor, f"SELECT {rowid} FROM {table} ORDER BY {rowid} LIMIT 1 OFFSET {offset}")
-        # The page is read twice; its rows need be found but once.
+        # The page is read three times; its rows need be found but once.
         where = f"{rowid} >= {first[0][0]}" if first else "false"
-        return f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {rowid} LIMIT {limit}"
+        return f"FROM {table} WHERE {where} ORDER BY {rowid} LIMIT {limit}"
+
+
+def _place(table_name: str, connection: Connection) -> str:
+    return f"table {table_name} at {connection.describe()}"
+
+
+def _too_late() -> str:
+    return f"no answer within {TIMEOUT_S} s; ask again later, or for fewer rows"
 
 
 def _bounded(reader: pa.RecordBatchReader, limit: int, skip: int = 0) -> Rows:

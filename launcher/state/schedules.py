@@ -15,7 +15,7 @@ from launcher.state import tables
 from launcher.state.database import Database
 from launcher.state.job import Job
 from launcher.state.keys import Role
-from launcher.state.sql import add_job
+from launcher.state.sql import add_job, cancel_earlier_jobs
 
 _schedules = tables.schedules
 
@@ -171,6 +171,9 @@ class Schedules:
         reason: str,
         webhook_secret: str | None = None,
         skipped: str | None = None,
+        *,
+        last_at: datetime | None = None,
+        cancel_earlier: bool = False,
     ) -> bool:
         """Make the job of a time that was due, and go on to the next time. All of it happens, or nothing.
 
@@ -184,12 +187,14 @@ class Schedules:
             reason: of the job's first move.
             webhook_secret: what signs the job's webhooks.
             skipped: why there is no job, or that it stands for further times that were missed; for people.
+            last_at: the last of several times that were due; None: there was the one.
+            cancel_earlier: tell the jobs that the schedule has made before to stop.
 
         Returns:
             Whether it was this call that fired it: not when another launcher was first, nor when the schedule was
             changed, paused or deleted meanwhile, nor when the job is there already.
         """
-        changes: dict[str, Any] = {"next_at": next_at, "last_at": expected_next_at, "last_error": skipped}
+        changes: dict[str, Any] = {"next_at": next_at, "last_at": last_at or expected_next_at, "last_error": skipped}
         if job is not None:
             changes["last_job_id"] = job.id
         with self._database.transaction() as connection:
@@ -211,6 +216,8 @@ class Schedules:
                     add_job(connection, job, reason, webhook_secret)
             except JobExists:
                 return False
+            if cancel_earlier:
+                cancel_earlier_jobs(connection, job, self._database.now(connection))
             return True
 
 

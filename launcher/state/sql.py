@@ -12,6 +12,7 @@ from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import sqlalchemy as sa
@@ -113,10 +114,11 @@ class SqlJobStore:
         return self._select(_JOBS.where(_jobs.c.managed, _jobs.c.status.in_(AT_WORK)))
 
     def overdue(self) -> list[Job]:
-        """Managed jobs that wait for another attempt, and whose time is over."""
+        """Managed jobs that wait, and whose time is over, or who were told to stop."""
         with self.database.reading() as connection:
             now = self.database.now(connection)
-            query = _JOBS.where(_jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.deadline_at < now)
+            ends = sa.or_(_jobs.c.deadline_at < now, _jobs.c.cancel_requested_at.is_not(None))
+            query = _JOBS.where(_jobs.c.managed, _jobs.c.status == "submitted", ends)
             return [_job(row) for row in connection.execute(query)]
 
     def expirable(self, before: datetime, limit: int) -> list[Job]:
@@ -128,6 +130,33 @@ class SqlJobStore:
             _jobs.c.expired_at.is_(None),
         )
         return self._select(query.order_by(_jobs.c.finished_at).limit(limit))
+
+    def expire(self, job_id: str) -> Job:
+        """Say that what the service kept of a job goes: from now on no attempt goes on from it."""
+        with self.database.transaction() as connection:
+            job = _locked(connection, job_id, tuple(TERMINAL))
+            if job.expired_at is not None:
+                return job
+            now = self.database.now(connection)
+            connection.execute(sa.update(_jobs).where(_jobs.c.id == job_id).values(expired_at=now))
+            return replace(job, expired_at=now)
+
+    def untidied(self, limit: int, after: datetime | None = None) -> list[Job]:
+        """Jobs that have expired, and of which something may be left to delete, the first first."""
+        query = _JOBS.where(_jobs.c.expired_at.is_not(None), _jobs.c.tidied_at.is_(None))
+        if after is not None:
+            query = query.where(_jobs.c.expired_at > after)
+        return self._select(query.order_by(_jobs.c.expired_at).limit(limit))
+
+    def tidied(self, job_id: str) -> None:
+        """Say that nothing is left of an expired job, or nothing that can be deleted."""
+        with self.database.transaction() as connection:
+            tidied = sa.update(_jobs).where(_jobs.c.id == job_id, _jobs.c.expired_at.is_not(None))
+            connection.execute(tidied.values(tidied_at=self.database.now(connection)))
+
+    def clock(self) -> datetime:
+        """The time, as everybody who shares the store sees it."""
+        return self.database.clock()
 
     def ended(self, since: datetime) -> list[Ended]:
         """Managed jobs that ended at or after a time and have not been asked for again, the first first."""
@@ -209,7 +238,7 @@ class SqlJobStore:
                 tenant = min(waiting, key=lambda each: (*turns[each], each))
                 query = (
                     _JOBS.where(_jobs.c.managed, _jobs.c.status == "submitted", _jobs.c.tenant == tenant, _is_due(now))
-                    .where(~_has_sibling_at_work())
+                    .where(_jobs.c.cancel_requested_at.is_(None), ~_has_sibling_at_work())
                     .order_by(_jobs.c.queued_at, _jobs.c.id)
                     .limit(1)
                 )
@@ -305,41 +334,75 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return [_job(row) for row in connection.execute(query, values).all()]
 
-    def _move(self, connection: sa.Connection, job: Job, to: Status, reason: str, **changes: Any) -> Job:
+    def _move(
+        self,
+        connection: sa.Connection,
+        job: Job,
+        to: Status,
+        reason: str,
+        *,
+        amounts: Mapping[tuple[str, str], float] = MappingProxyType({}),
+        **changes: Any,
+    ) -> Job:
+        """Move a job whose row is locked.
+
+        Args:
+            amounts: further amounts for the totals, which are added to once in a transaction and in one order: so no
+                two wait for each other.
+        """
+        if to == "submitted" and job.expired_at is not None:
+            # What it would go on from is deleted, or is about to be.
+            raise Conflict(job.id, job.status, (to,))
+        if to == "completing" and job.cancel_requested_at is not None and not _has_begun(connection, job.id):
+            # Its process has not heard of it yet.
+            raise Conflict(job.id, "told to stop", (job.status,))
         # The counters that come with the move are the last of this attempt, whatever the next begins with.
         before = replace(job, live=changes.pop("live", job.live))
         after, move = moved(before, to, reason, self.database.now(connection), **changes)
         connection.execute(sa.update(_jobs).where(_jobs.c.id == job.id).values(_row(after)))
         _record(connection, after, move)
-        amounts: dict[tuple[str, str], float] = {}
+        added = dict(amounts)
         if move.source in AT_WORK and to not in AT_WORK and job.managed:
-            amounts |= _amounts_of(before.live)
+            added |= _amounts_of(before.live)
         if to in TERMINAL and job.managed:
-            amounts["jobs_ended", after.outcome or to] = 1
-        if amounts:
-            self.database.add_to_totals(connection, amounts)
+            added["jobs_ended", after.outcome or to] = 1
         if to == "submitted" and after.cancel_requested_at is not None:
             # It was told to stop, and another attempt was about to be made: there would be nobody to hear it.
-            return self._cancel_waiting(connection, after, "cancelled on request")
+            return self._cancel_waiting(connection, after, "cancelled on request", added)
+        if added:
+            self.database.add_to_totals(connection, added)
         return after
 
-    def _cancel_waiting(self, connection: sa.Connection, job: Job, why: str) -> Job:
+    def _cancel_waiting(
+        self,
+        connection: sa.Connection,
+        job: Job,
+        why: str,
+        amounts: Mapping[tuple[str, str], float] = MappingProxyType({}),
+    ) -> Job:
         """End a job that waits. What an earlier attempt had begun to publish may be visible: that is not called so."""
-        begun = sa.select(_moves.c.n).where(_moves.c.job_id == job.id, _moves.c.target == "completing").limit(1)
-        if connection.execute(begun).first() is None:
-            return self._move(connection, job, "cancelled", why)
+        if not _has_begun(connection, job.id):
+            return self._move(connection, job, "cancelled", why, amounts=amounts)
         to, text = stopped_as(job, "cancelled", why, may_be_visible=True, kept_rows=0)
-        return self._move(connection, job, to, text, error=text, outcome="error", cancel_requested_at=None)
+        return self._move(
+            connection, job, to, text, amounts=amounts, error=text, outcome="error", cancel_requested_at=None
+        )
 
     def _claim(self, connection: sa.Connection, job: Job, owner: str, lease_s: float) -> Job:
         now = self.database.now(connection)
         # A retry waits out its backoff first; that is not the queue's doing.
         waited_s = max(0.0, (now - (job.not_before or job.queued_at or now)).total_seconds())
         bucket = bisect_left(QUEUE_WAIT_BUCKETS_S, waited_s)
-        self.database.add_to_totals(connection, {("queue_wait", str(bucket)): 1, ("queue_wait_s", ""): waited_s})
         lease = now + timedelta(seconds=lease_s)
         return self._move(
-            connection, job, "preparing", f"attempt {job.attempt}", owner=owner, lease_until=lease, not_before=None
+            connection,
+            job,
+            "preparing",
+            f"attempt {job.attempt}",
+            amounts={("queue_wait", str(bucket)): 1, ("queue_wait_s", ""): waited_s},
+            owner=owner,
+            lease_until=lease,
+            not_before=None,
         )
 
     def _turns(self, connection: sa.Connection, now: datetime) -> dict[str, tuple[int, str]]:
@@ -376,6 +439,27 @@ def add_job(connection: sa.Connection, job: Job, reason: str, webhook_secret: st
         # Another connection of PostgreSQL was first after we had looked.
         raise JobExists(job.id) from error
     _record(connection, job, Move(None, job.status, job.created_at, reason, job.attempt))
+
+
+def cancel_earlier_jobs(connection: sa.Connection, job: Job, now: datetime) -> None:
+    """Tell the jobs of the same schedule that are for times before that of `job` to stop, as part of a transaction.
+
+    Those that wait are not moved, which needs their rows one after the other; whoever looks after `overdue` does.
+    """
+    mark = sa.update(_jobs).where(
+        _jobs.c.schedule_id == job.schedule_id,
+        _jobs.c.tenant == job.tenant,
+        _jobs.c.status.in_(ACTIVE),
+        _jobs.c.scheduled_at < job.scheduled_at,
+        _jobs.c.cancel_requested_at.is_(None),
+    )
+    connection.execute(mark.values(cancel_requested_at=now))
+
+
+def _has_begun(connection: sa.Connection, job_id: str) -> bool:
+    """Whether some attempt has begun to publish, so that the result may be visible."""
+    begun = sa.select(_moves.c.n).where(_moves.c.job_id == job_id, _moves.c.target == "completing").limit(1)
+    return connection.execute(begun).first() is not None
 
 
 def _record(connection: sa.Connection, job: Job, move: Move) -> None:
@@ -482,7 +566,7 @@ def _amounts_of(live: Live) -> dict[tuple[str, str], float]:
     return amounts | {("model_call", str(at)): count for at, count in enumerate(live.call_buckets)}
 
 
-_JOB_COLUMNS = [column for column in _jobs.c if column.name != "webhook_secret"]
+_JOB_COLUMNS = [column for column in _jobs.c if column.name not in ("webhook_secret", "tidied_at")]
 _JOB_NAMES = [column.name for column in _JOB_COLUMNS]
 # Values as the driver gives them: reading them costs more than fetching them, and most rows were read a moment ago.
 _JOB_VALUES: list[sa.ColumnElement[Any]] = [
@@ -573,4 +657,4 @@ def _read(row: tuple[Any, ...]) -> Job:
     return Job(**values)
 
 
-__all__ = ["QUEUE_WAIT_BUCKETS_S", "SqlJobStore", "add_job"]
+__all__ = ["QUEUE_WAIT_BUCKETS_S", "SqlJobStore", "add_job", "cancel_earlier_jobs"]

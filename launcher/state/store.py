@@ -87,10 +87,31 @@ class JobStore(Protocol):
         """Managed jobs that a process works on, or should."""
 
     def overdue(self) -> list[Job]:
-        """Managed jobs that wait for another attempt, and whose time is over."""
+        """Managed jobs that wait, and whose time is over, or who were told to stop."""
 
     def expirable(self, before: datetime, limit: int) -> list[Job]:
         """Managed jobs that ended before a time and of which something is still kept, the oldest first."""
+
+    def expire(self, job_id: str) -> Job:
+        """Say that what the service kept of a job goes: from now on no attempt goes on from it. Said again, it is so.
+
+        Raises:
+            JobUnknown: there is none.
+            Conflict: it is not over.
+        """
+
+    def untidied(self, limit: int, after: datetime | None = None) -> list[Job]:
+        """Up to `limit` jobs that have expired, and of which something may be left to delete, the first first.
+
+        Args:
+            after: only those that expired after this.
+        """
+
+    def tidied(self, job_id: str) -> None:
+        """Say that nothing is left of an expired job, or nothing that can be deleted."""
+
+    def clock(self) -> datetime:
+        """The time, as everybody who shares the store sees it: what times in it are to be compared with."""
 
     def ended(self, since: datetime) -> list[Ended]:
         """Managed jobs that ended at or after a time and have not been asked for again, the first first.
@@ -128,7 +149,8 @@ class JobStore(Protocol):
 
         Raises:
             JobUnknown: there is none.
-            Conflict: it is in another state, or in another attempt.
+            Conflict: it is in another state, or in another attempt; it was told to stop, and nothing of it is published
+                yet; it has expired.
             MoveForbidden: the table of moves does not have it.
         """
 

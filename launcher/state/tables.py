@@ -27,6 +27,8 @@ metadata = sa.MetaData(
     naming_convention={"ix": "ix_%(table_name)s_%(column_0_N_name)s", "pk": "pk_%(table_name)s"},
 )
 
+_UNTIDIED = sa.text("expired_at IS NOT NULL AND tidied_at IS NULL")
+
 jobs = sa.Table(
     "jobs",
     metadata,
@@ -78,6 +80,8 @@ jobs = sa.Table(
     sa.Column("webhook_secret", sa.Text),
     sa.Column("traceparent", sa.Text),
     sa.Column("times", sa.Text, nullable=False),
+    # Never part of a `Job` either: only the janitor cares. None while something may be left to delete.
+    sa.Column("tidied_at", Utc),
     # Pages of a tenant's jobs, the newest first, as they are or, state by state, of one model or schedule.
     sa.Index(None, "tenant", "created_at", "id"),
     sa.Index(None, "tenant", "status", "created_at", "id"),
@@ -86,8 +90,9 @@ jobs = sa.Table(
     sa.Index(None, "schedule_id", "tenant", "status", "created_at", "id"),
     # The queue, and who is at work.
     sa.Index(None, "managed", "status", "tenant", "queued_at", "not_before"),
-    # What has outlived its time.
+    # What has outlived its time, and what of that is not tidied away.
     sa.Index(None, "managed", "expired_at", "finished_at"),
+    sa.Index("ix_jobs_untidied", "expired_at", sqlite_where=_UNTIDIED, postgresql_where=_UNTIDIED),
 )
 
 moves = sa.Table(

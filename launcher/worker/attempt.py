@@ -24,6 +24,7 @@ from pipelines.batch import BatchRun, build
 from pipelines.options import make_pipeline
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput
 from predictors.base import ModelSpec, Predictor
+from predictors.bounds import Bounds, lies_in
 from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch
 from predictors.feeding import check_features, feed
 from predictors.pool.inline import check_answer
@@ -102,45 +103,49 @@ class Result:
     seconds: dict[str, float] = field(default_factory=dict)
 
 
-def prepare(job: Job, folder: Path, on_snapshot: OnSnapshot = lambda rows, total: None) -> Prepared:
+def prepare(
+    job: Job, folder: Path, on_snapshot: OnSnapshot = lambda rows, total: None, within: Bounds | None = None
+) -> Prepared:
     """Load, open, check and plan; or take up what an earlier attempt planned.
 
     Args:
         folder: the job's own; gets `plan.json` and, for a query, `snapshot/`.
+        within: where the files that the job's spec names have to lie whenever one of them is opened, wherever their
+            names lead by then; None: anywhere.
 
     Raises:
         PipelineError, PredictorError: one line that says what is wrong.
     """
     plan_file = folder / "plan.json"
     try:
-        return _prepare(job, folder, plan_file, on_snapshot)
+        return _prepare(job, folder, plan_file, on_snapshot, within)
     finally:
         if not plan_file.exists():
             # It failed, and another attempt would ask the query anew.
             drop_snapshot(folder)
 
 
-def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot) -> Prepared:
+def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, within: Bounds | None) -> Prepared:
     spec = job.spec
     stored = json.loads(plan_file.read_bytes()) if plan_file.exists() else None
-    sink = make_sink(job, folder)
+    sink = make_sink(job, folder, within)
     if stored is not None and sink.published() is not None:
-        return _published(job, folder, stored, sink)
-    predictor = make_predictor(spec.model)
+        return _published(job, folder, stored, sink, within)
+    predictor = make_predictor(spec.model, within)
     predictor.load()
-    model_sha256 = _model_sha256(spec.model)
+    model_sha256 = _model_sha256(spec.model, within)
     if stored is None:
-        check_apart(spec, folder)
-        source = _open_input(spec, folder, on_snapshot)
+        check_apart(spec, folder, sink.within if isinstance(sink, ParquetSink) else None)
+        source = _open_input(spec, folder, on_snapshot, within)
         bound = bind(spec, predictor, source)
         splits = tuple(source.plan(bound.columns, spec.config.batch_size))
     else:
         if stored["model_sha256"] != model_sha256:
             raise InputChanged(f"model {spec.model.uri} changed after the job was planned; run the job anew")
-        source = _reopen_input(stored["input"], folder)
+        source = _reopen_input(stored["input"], folder, within)
         bound = bind(spec, predictor, source, _schema(stored["predictions"]))
         splits = _splits(stored)
-    rejects = make_rejects(job, folder, source)
+    rejects = make_rejects(job, folder, source, within)
     sink.prepare(bound.output_schema)
     rejects.prepare()
     if stored is None:
@@ -157,9 +162,9 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot) -
     return _prepared(job, folder, publication, already, bound)
 
 
-def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink) -> Prepared:
+def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, within: Bounds | None) -> Prepared:
     """What is left to do where an earlier attempt was cut off behind publishing; neither model nor input is needed."""
-    rejects = make_rejects(job, folder, _closed_input(stored["input"]))
+    rejects = make_rejects(job, folder, _closed_input(stored["input"]), within)
     details = {"model": {"uri": job.spec.model.uri, "sha256": stored["model_sha256"]}}
     ratio = job.spec.rejects.max_reject_ratio
     publication = Publication(job.id, sink, rejects, _splits(stored), ratio, details=details)
@@ -274,28 +279,39 @@ def bind(spec: JobSpec, predictor: Predictor, source: Source, predictions: pa.Sc
     return Bound(predictor, source, read, passthrough, schema)
 
 
-def make_sink(job: Job, folder: Path) -> Sink:
+def make_sink(job: Job, folder: Path, within: Bounds | None = None) -> Sink:
     """The sink that the job's output names."""
     output = job.spec.output
     if isinstance(output, ParquetOutput):
-        return ParquetSink(output.path, output.mode, job.id, folder, output.appends_to)
+        bounds = _bounds_of((output.path,), folder, within)
+        return ParquetSink(output.path, output.mode, job.id, folder, output.appends_to, bounds)
     from transforms.sinks.table import table_sink
 
-    connection = Connection(output.connection)
+    connection = Connection(output.connection, pinned=within is not None)
     return table_sink(connection, output.table_name, output.mode, job.id, folder / "staged", output.appends_to)
 
 
-def make_rejects(job: Job, folder: Path, source: Source) -> RejectFolder:
+def make_rejects(job: Job, folder: Path, source: Source, within: Bounds | None = None) -> RejectFolder:
     """Where the job's rejects go: the folder that the spec names, or one of the job's own."""
-    return RejectFolder(job.spec.rejects.path or str(folder / "rejects"), job.id, source, folder)
+    path = job.spec.rejects.path or str(folder / "rejects")
+    return RejectFolder(path, job.id, source, folder, _bounds_of((path,), folder, within))
 
 
-def _open_input(spec: JobSpec, folder: Path, on_snapshot: OnSnapshot) -> Source:
+def _bounds_of(paths: Sequence[str], folder: Path, within: Bounds | None) -> Bounds | None:
+    """What `paths` are held against: nothing where the service itself chose them, in the folder of this job or another.
+
+    No request names those; see `launcher.reach.confined_spec`.
+    """
+    jobs = os.path.abspath(folder.parent)
+    return None if all(lies_in(os.path.abspath(path), jobs, below=True) for path in paths) else within
+
+
+def _open_input(spec: JobSpec, folder: Path, on_snapshot: OnSnapshot, within: Bounds | None) -> Source:
     if isinstance(spec.input, ParquetInput):
-        return ParquetSource.open(spec.input.path)
+        return ParquetSource.open(spec.input.path, _bounds_of(spec.input.path, folder, within))
     from transforms.sources.sql import snapshot
 
-    connection = Connection(spec.input.connection)
+    connection = Connection(spec.input.connection, pinned=within is not None)
     return snapshot(connection, spec.input.query, folder / "snapshot", spec.config.batch_size, on_snapshot)
 
 
@@ -314,9 +330,10 @@ def _closed_input(stored: dict[str, Any]) -> Source:
     return ParquetSource(tuple(stored.get("files", ())), _schema(stored["schema"]))
 
 
-def _reopen_input(stored: dict[str, Any], folder: Path) -> Source:
+def _reopen_input(stored: dict[str, Any], folder: Path, within: Bounds | None) -> Source:
     if stored["source"] == "parquet":
-        return ParquetSource(tuple(stored["files"]), _schema(stored["schema"]))
+        files = tuple(stored["files"])
+        return ParquetSource(files, _schema(stored["schema"]), _bounds_of(files, folder, within))
     from transforms.sources.snapshot import SnapshotSource
 
     return SnapshotSource.open(folder / "snapshot")
@@ -356,7 +373,7 @@ def first_rows(source: Source, columns: Sequence[str], rows: int, batch_size: in
                 yield batch.rows.slice(start, rows)
 
 
-def _model_sha256(model: ModelSpec) -> str | None:
+def _model_sha256(model: ModelSpec, within: Bounds | None) -> str | None:
     """What the model was, so that a resume does not mix two. None where there is no file to look at."""
     path: str | None = model.uri
     if model.flavor == "python":
@@ -364,8 +381,14 @@ def _model_sha256(model: ModelSpec) -> str | None:
         path = module.origin if module else None
     if path is None or not os.path.isfile(path):
         return None
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    if within is None or model.flavor == "python":
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with within.opened(path) as fd, open(fd, "rb", closefd=False) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise ModelNotLoadable(f"model {path}: {error.strerror}") from error
 
 
 def _encoded(schema: pa.Schema) -> str:

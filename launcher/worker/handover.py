@@ -9,6 +9,8 @@ from launcher.worker.failures import FIRST_WAIT_S
 
 # How long an attempt may be silent before it counts as dead: many beats, and a machine that stands still for a while.
 LEASE_S = 30.0
+# Of a job's process and all that it starts: whose they are.
+JOB_ID_VARIABLE = "PENSTOCK_JOB_ID"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ import predictors
 import transforms
 from launcher import ATTEMPT
 from launcher.errors import Conflict, LauncherError, StoreUnavailable
+from launcher.forks.processes import adopt_orphans, kill_rest, wait_for_orphans
 from launcher.home import Home, JobLock
 from launcher.logs import TEXT_FORMAT, JsonFormatter, Masking, MaskingFormatter, masked, masked_lines
 from launcher.state.job import (
@@ -54,12 +55,15 @@ from launcher.worker.progress import SnapshotProgress, counts_of, kept_rows
 from launcher.worker.pulse import Pulse
 from launcher.worker.watch import End, Watch
 from pipelines.spec import JobSpec, SqlInput, TableOutput
+from predictors.bounds import Bounds
 from predictors.errors import PredictorError
 from transforms.errors import Cancelled, InputError, PipelineError
 
 # How long a publish that has begun may go on once the process has heard of a cancel, within a second; the job has to be
 # gone within 5 s.
 PUBLISH_PATIENCE_S = 3.0
+# How long the last words may take, of which there are a few lines.
+_FLUSH_PATIENCE_S = 0.5
 _STOPPABLE: tuple[Status, ...] = ("submitted", "preparing", "running")
 
 _T = TypeVar("_T")
@@ -85,7 +89,9 @@ class JobProcess:
         self._job = self._store.get(handover.job_id)
         self._moving = threading.Lock()
         self._may_be_visible = has_begun_to_publish(self._store.moves(handover.job_id))
-        self._watch = Watch(self._job.spec.config, lambda: self._job)
+        # How far the clock of the store is ahead, for deadlines and the like are told by it.
+        self._ahead = self._store.clock() - datetime.now(UTC)
+        self._watch = Watch(self._job.spec.config, lambda: self._job, self._now)
         self._pulse = Pulse(
             self._store,
             self._folder.progress,
@@ -98,7 +104,10 @@ class JobProcess:
 
     def run(self) -> NoReturn:
         """Make the attempt and end the process. Call from the main thread."""
+        # Before anything is started: `_leave` must find it, wherever it went.
+        adopt_orphans()
         self._watch.listen()
+        threading.Thread(target=wait_for_orphans, name="orphans", daemon=True).start()
         threading.Thread(target=self._end_when_told, name="watch", daemon=True).start()
         try:
             self._attempt()
@@ -124,14 +133,14 @@ class JobProcess:
         self._mask_log()
         # The store's own record keeps the names of connections; only in here they are what they stand for.
         job = replace(self._job, spec=self._spec)
-        self._check_confined()
+        within = self._check_confined()
         tell = SnapshotProgress(self._folder.preparing, job.attempt)
 
         def on_snapshot(rows: int, total: int | None) -> None:
             self._check_rows(rows)
             tell(rows, total)
 
-        prepared = attempt.prepare(job, self._folder.path, on_snapshot)
+        prepared = attempt.prepare(job, self._folder.path, on_snapshot, within)
         self._check_rows(prepared.total_rows)
         self._move(
             ["preparing"],
@@ -172,6 +181,10 @@ class JobProcess:
             _log.error("%s", self._masked_traceback(error))
         passing = is_passing(error) and not isinstance(error, Cancelled)
         try:
+            if isinstance(error, Cancelled) and self._with_reserve(self._is_told_to_stop):
+                # It came to the gate before it had heard of that.
+                self._stop_as(End("cancelled", "cancelled on request"), self._may_be_visible, _STOPPABLE)
+                return
             if passing and self._try_again(text):
                 return
             self._move(ACTIVE, "failed", text, error=text, outcome=outcome_of(error), **self._so_far())
@@ -180,6 +193,9 @@ class JobProcess:
             pass
         except LauncherError as unrecorded:
             _log.error("%s failed: %s; and that could not be recorded: %s", self._job.id, text, unrecorded)
+
+    def _is_told_to_stop(self) -> bool:
+        return self._store.get(self._job.id).cancel_requested_at is not None
 
     def _try_again(self, why: str, counts: bool = True, **changes: Any) -> bool:
         """Have the launcher make another attempt, if there is one to make it and the job bears one more.
@@ -198,7 +214,7 @@ class JobProcess:
             visible = self._may_be_visible or recorded.status == "completing"
             self._stop_as(End("cancelled", "cancelled on request"), visible, ACTIVE)
             return True
-        now = datetime.now(UTC)
+        now = self._now()
         # In any case: this process has to be gone by then, and its memory given back.
         waiting_s = wait_s(job.retries, self._handover.first_wait_s)
         if job.deadline_at is not None and now + timedelta(seconds=waiting_s) >= job.deadline_at:
@@ -267,18 +283,34 @@ class JobProcess:
 
     # --- both ---------------------------------------------------------------------------------------------------
 
+    def _now(self) -> datetime:
+        return datetime.now(UTC) + self._ahead
+
     def _current(self) -> Job:
         with self._moving:
             return self._job
 
     def _move(self, expected: Collection[Status], to: Status, reason: str, **changes: Any) -> Job:
-        attempt = self._job.attempt
         with self._moving:
-            self._job = self._with_reserve(
-                lambda: self._store.move(self._job.id, expected, to, reason, attempt=attempt, **changes)
-            )
+            self._job = self._moved(expected, to, reason, **changes)
         _log.info("%s is %s: %s", self._job.id, to, reason)
         return self._job
+
+    def _moved(self, expected: Collection[Status], to: Status, reason: str, **changes: Any) -> Job:
+        job_id, attempt = self._job.id, self._job.attempt
+        move = functools.partial(self._store.move, job_id, expected, to, reason, attempt=attempt, **changes)
+        try:
+            return move()
+        except StoreUnavailable:
+            self._folder.give_up_reserve()
+            try:
+                return move()
+            except Conflict:
+                # Perhaps it was done the first time, and only the answer was lost.
+                job = self._store.get(job_id)
+                if (job.status, job.attempt) != (to, attempt):
+                    raise
+                return job
 
     def _with_reserve(self, ask: Callable[[], _T]) -> _T:
         """Ask the store, and ask it again should the job have filled the disk that its own state is on."""
@@ -295,7 +327,7 @@ class JobProcess:
 
     def _seconds(self, live: Live) -> Seconds:
         moves = self._with_reserve(lambda: self._store.moves(self._job.id))
-        return seconds_of([move for move in moves if move.attempt == self._job.attempt], datetime.now(UTC), live)
+        return seconds_of([move for move in moves if move.attempt == self._job.attempt], self._now(), live)
 
     @property
     def _spec(self) -> JobSpec:
@@ -309,16 +341,20 @@ class JobProcess:
                 "score it in pieces"
             )
 
-    def _check_confined(self) -> None:
-        """Look once more that no path leads out of the tenant's folders: a link may have come meanwhile."""
+    def _check_confined(self) -> Bounds | None:
+        """Look once more that no path leads out of the tenant's folders: a link may have come meanwhile.
+
+        Another may come after that. So whatever is opened is then held against what is returned.
+        """
         allowed = self._handover.allowed_paths
         if allowed is None:
-            return
+            return None
         from launcher.reach.confine import Confinement  # only a service confines
         from launcher.reach.confined_spec import check_spec
 
         confinement = Confinement(tuple(Path(folder) for folder in allowed), closed=(self._home.path,))
         check_spec(self._spec, confinement, self._folder.path)
+        return confinement.bounds
 
     def _mask_log(self) -> None:
         """Have no secret in the log, whoever writes there: Beam tells every cause of an error, the driver's included.
@@ -345,17 +381,21 @@ class JobProcess:
         return masked_lines("".join(traceback.format_exception(error)).rstrip(), self._connections())
 
     def _leave(self) -> NoReturn:
-        """End the process and its children, without waiting for threads that score or write."""
+        """End the process and all that it has started, without waiting for threads that score or write."""
         try:
-            for child in psutil.Process().children(recursive=True):
-                child.kill()
-        except psutil.Error:
-            pass
-        with contextlib.suppress(OSError):  # the disk of the log may be full
-            logging.shutdown()
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(0 if self._job.status == "completed" else 1)
+            kill_rest()
+            # In a thread: what a model has put in the place of stdout, or has the log write to, may never return.
+            flushing = threading.Thread(target=_flush, name="flush", daemon=True)
+            flushing.start()
+            flushing.join(_FLUSH_PATIENCE_S)
+        finally:
+            os._exit(0 if self._job.status == "completed" else 1)
+
+
+def _flush() -> None:
+    for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
+        with contextlib.suppress(Exception):  # the disk of the log may be full
+            flush()
 
 
 def with_uris(spec: JobSpec, uris: Mapping[str, str]) -> JobSpec:

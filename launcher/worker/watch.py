@@ -41,11 +41,15 @@ class Watch:
     Args:
         config: the bounds.
         current: the job, for its deadline.
+        now: the time as whoever set the deadline has it.
     """
 
-    def __init__(self, config: Config, current: Callable[[], Job]) -> None:
+    def __init__(
+        self, config: Config, current: Callable[[], Job], now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
         self._config = config
         self._current = current
+        self._now = now
         self._end: End | None = None
         self._heard, self._heard_from = socket.socketpair()
         for each in (self._heard, self._heard_from):
@@ -91,7 +95,7 @@ class Watch:
     def _left_s(self) -> float:
         """Seconds to the deadline. The wait for the next look at it is bounded, so a step of the clock does no harm."""
         deadline = self._current().deadline_at
-        return _LOOK_EVERY_S if deadline is None else (deadline - datetime.now(UTC)).total_seconds()
+        return _LOOK_EVERY_S if deadline is None else (deadline - self._now()).total_seconds()
 
 
 def _over(used_bytes: int, bound: MemoryBound) -> End | None:

@@ -636,6 +636,47 @@ class JobStoreContract:
         assert ids(store.expirable(long_ago, 1)) == ["batch-2"]
         assert store.expirable(T0, 9) == []
 
+    def test_what_has_expired_is_asked_for_by_nobody_and_tidied_away_once(self, store: JobStore, clock: Clock) -> None:
+        for n in (1, 2, 3):
+            store.add(queued(f"batch-{n}"), "POST")
+            come_to(store, f"batch-{n}", "failed")
+        store.add(queued("batch-4"), "POST")
+        with pytest.raises(Conflict):
+            store.expire("batch-4")
+        for n in (2, 1):
+            clock.advance(1)
+            expired = store.expire(f"batch-{n}")
+            assert expired.expired_at == clock.now
+        clock.advance(1)
+
+        assert store.expire("batch-1") == expired
+        assert ids(store.expirable(clock.now, 9)) == ["batch-3"]
+        assert ids(store.untidied(9)) == ["batch-2", "batch-1"]
+        assert ids(store.untidied(1)) == ["batch-2"]
+        assert ids(store.untidied(9, store.get("batch-2").expired_at)) == ["batch-1"]
+        store.tidied("batch-2")
+        store.tidied("batch-3")
+        assert ids(store.untidied(9)) == ["batch-1"]
+        with pytest.raises(Conflict):
+            store.move("batch-1", "failed", "submitted", "again")
+        assert store.move("batch-3", "failed", "submitted", "again").attempt == 2
+
+    def test_a_job_that_was_told_to_stop_does_not_begin_to_publish(self, store: JobStore) -> None:
+        for n in (1, 2):
+            store.add(queued(f"batch-{n}"), "POST")
+        come_to(store, "batch-1", "running")
+        store.request_cancel("batch-1", "no")
+        with pytest.raises(Conflict, match="batch-1 is told to stop, not running"):
+            store.move("batch-1", "running", "completing", "all rows are staged")
+        assert store.move("batch-1", "running", "cancelled", "told to").status == "cancelled"
+        # What an earlier attempt has begun to show is not taken back.
+        come_to(store, "batch-2", "completing")
+        store.move("batch-2", "completing", "submitted", "its process died")
+        for state in ("preparing", "running"):
+            store.move("batch-2", store.get("batch-2").status, state, "again")
+        store.request_cancel("batch-2", "no")
+        assert store.move("batch-2", "running", "completing", "it was published").status == "completing"
+
     def test_jobs_that_ended_since_a_time_are_found_the_first_first(self, store: JobStore, clock: Clock) -> None:
         for n in (3, 1, 2):
             store.add(queued(f"batch-{n}", f"tenant-{n}"), "POST")

@@ -37,7 +37,9 @@ class Result:
     seconds: dict[str, float]
 
 
-def prepare(job: Job, folder: Path, on_snapshot: Callable[[int, int | None], object]) -> Prepared:
+def prepare(
+    job: Job, folder: Path, on_snapshot: Callable[[int, int | None], object], within: object = None
+) -> Prepared:
     _note(job, "ran")
     return Prepared(job, folder)
 

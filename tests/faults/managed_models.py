@@ -123,6 +123,32 @@ class Deaf(Held):
         sum(range(10**12))
 
 
+class Stubborn(Held):
+    """Is held, having done what makes its processes hard to find and to end."""
+
+    def hold(self) -> None:
+        with self._lock:
+            # One from a shell that has ended, one that has left the session and keeps the job's lock.
+            shell = subprocess.run("sleep 3600 >/dev/null 2>&1 & echo $!", shell=True, capture_output=True, check=True)
+            _note("held", helper=int(shell.stdout))
+            _note("held", helper=self._daemon())
+            sys.stdout.close()
+        super().hold()
+
+    @staticmethod
+    def _daemon() -> int:
+        told, tells = os.pipe()
+        middle = os.fork()
+        if not middle:
+            os.setsid()
+            if not os.fork():
+                os.write(tells, str(os.getpid()).encode())
+                time.sleep(_FOREVER_S)
+            os._exit(0)
+        os.waitpid(middle, 0)
+        return int(os.read(told, 20))
+
+
 class Flaky(Held):
     """Is held, and fails in passing, each time."""
 
@@ -185,6 +211,21 @@ class Choosy(Recorded):
         indices = [n for n, id_ in enumerate(ids) if id_ in bad]
         if indices:
             raise RowsRejected(indices, "no such customer")
+
+
+class Exchanging(Recorded):
+    """Once it is loaded, links have come in the place of files: `exchange` says where, and whereto they lead.
+
+    So does somebody who can write in a tenant's folder, and has a model that takes its time.
+    """
+
+    def load(self) -> None:
+        super().load()
+        for path, target in json.loads((_HERE / "exchange").read_text()):
+            if os.path.lexists(path):
+                os.rename(path, f"{path}.aside")
+            os.symlink(target, path)
+        _note("exchanged")
 
 
 class Curious(Recorded):

@@ -413,6 +413,41 @@ def test_a_job_can_be_cancelled_while_its_model_does_not_return(desk: Desk, mode
     assert hidden(desk.folder) == []
 
 
+def test_a_cancelled_job_leaves_no_process_however_its_model_hides_them(desk: Desk) -> None:
+    desk.write(numbers(10))
+    job = desk.submit("Stubborn", config={"parallelism": 1})
+    helpers = [each["helper"] for each in desk.await_word("held", 3)]
+    pid = desk.job(job).pid
+    asked_at = desk.service.cancel(desk.job(job)).cancel_requested_at
+    until(lambda: not any(map(is_alive, [pid or 0, *helpers])), PATIENCE_S, "all processes to go")
+    seconds = seconds_between(asked_at, datetime.now(UTC))
+    ended = desk.ended(job)
+
+    assert ended.status == "cancelled"
+    assert seconds < 5
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["its launcher lives", "another launcher is there"])
+def test_a_killed_process_leaves_none_however_its_model_hides_them(desk: Desk, anew: bool) -> None:
+    desk.write(numbers(10))
+    job = desk.submit("Stubborn", config={"parallelism": 1})
+    helpers = [each["helper"] for each in desk.await_word("held", 3)]
+    if anew:
+        # The fork server that would know of them went with it.
+        desk.launcher.stop()
+        desk.launcher.start()
+    desk.tell("go")
+    os.kill(desk.job(job).pid or 0, 9)
+    killed_at = datetime.now(UTC)
+    until(lambda: not any(map(is_alive, helpers)), PATIENCE_S, "all processes to go")
+    seconds = seconds_between(killed_at, datetime.now(UTC))
+    done = desk.completed(job)
+
+    assert seconds < 5
+    assert done.attempt == 2
+    assert desk.result() == doubled(range(10))
+
+
 def test_a_job_that_fails_in_passing_just_when_it_is_cancelled_does_not_wait_to_be_tried_again(desk: Desk) -> None:
     desk.write(numbers(10))
     job = desk.submit("Flaky", config={"retry_count": 1})
@@ -711,6 +746,65 @@ def test_only_the_refused_rows_are_scored_again(
     assert last.outcome == "clean"
     assert place.rows(["id", "score"]) == doubled(range(ROWS))
     assert desk.scored_ids() == list(range(ROWS))
+
+
+# --- somebody exchanges files for links while the model loads ---------------------------------------------------------
+
+
+def write_database(file: Path, score: float) -> None:
+    with closing(sqlite3.connect(file)) as database:
+        database.execute("CREATE TABLE scores (id INTEGER, value REAL, score REAL)")
+        database.execute("INSERT INTO scores VALUES (1, ?, ?)", (score, score))
+        database.commit()
+
+
+@pytest.mark.parametrize(
+    ("exchanged", "body", "message"),
+    [
+        pytest.param("in/000.parquet", {}, "input.path leads to a file outside", id="a file that is read"),
+        pytest.param("in", {}, "input.path leads to a file outside", id="the folder of one"),
+        pytest.param(
+            "scores.db",
+            {"input": {"source": "sql", "connection": "db", "query": "SELECT id, value FROM scores"}},
+            "leads elsewhere",
+            id="a database that is read",
+        ),
+        pytest.param(
+            "scores.db",
+            {"output": {"destination": "table", "connection": "db", "table_name": "scores", "mode": "append"}},
+            "leads elsewhere",
+            id="a database that is written",
+        ),
+        pytest.param("out", {}, "output.path .* leads out of the folders", id="a result"),
+        pytest.param("sub", {}, "output.path .* leads out of the folders", id="the folder of one"),
+        pytest.param("rejects", {}, "rejects.path .* leads out of the folders", id="rejects"),
+    ],
+)
+def test_what_takes_a_files_place_while_the_model_loads_is_neither_read_nor_written(
+    desk: Desk, tmp_path: Path, exchanged: str, body: dict[str, Any], message: str
+) -> None:
+    other = tmp_path / "other"
+    for place, n in ((desk.folder, 1.0), (other, 42.0)):
+        for folder in ("in", "out", "sub/out", "rejects"):
+            (place / folder).mkdir(parents=True)
+        write_database(place / "scores.db", n)
+        pq.write_table(pa.table({"id": [1], "value": [n]}), place / "in" / "000.parquet")
+        for folder in ("out", "sub/out", "rejects"):
+            manifest = {"job_id": "batch-0000000000", "counts": {}, "files": []}
+            (place / folder / "_manifest.json").write_text(json.dumps(manifest))
+    there = {path: path.read_bytes() for path in other.rglob("*") if path.is_file()}
+    desk.service.connections.put(desk.tenant, "db", f"sqlite:///{desk.folder}/scores.db")
+    desk.tell("exchange", [[str(desk.folder / exchanged), str(other / exchanged)]])
+    out = desk.folder / ("sub/out" if exchanged == "sub" else "out")
+    given = {"output": {"destination": "parquet", "path": str(out), "mode": "overwrite"}, **body}
+    rejects = {"path": str(desk.folder / "rejects")}
+
+    job = desk.ended(desk.submit("Exchanging", rejects=rejects, config={"retry_count": 0}, **given))
+
+    assert desk.told("exchanged")
+    assert (job.status, re.search(message, job.error or "") is not None) == ("failed", True), job.error
+    assert str(other) not in (job.error or "")
+    assert {path: path.read_bytes() for path in other.rglob("*") if path.is_file()} == there
 
 
 # --- the launcher goes, the job stays -------------------------------------------------------------------------------

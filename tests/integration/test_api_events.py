@@ -136,7 +136,7 @@ def test_many_streams_leave_threads_for_others(api: Api, client: httpx.Client) -
         ) as many,
     ):
         # More than the server has threads.
-        streams = [stack.enter_context(many.stream("GET", f"{BATCH}/{job_ids[n % 3]}/events")) for n in range(120)]
+        streams = [stack.enter_context(many.stream("GET", f"{BATCH}/{job_ids[n % 3]}/events")) for n in range(90)]
         took = []
         for _ in range(20):
             began = time.monotonic()
@@ -153,7 +153,7 @@ def test_many_streams_leave_threads_for_others(api: Api, client: httpx.Client) -
                 ended.append(done.result())
 
     assert sorted(took)[10] < 1
-    assert ended == ["cancelled"] * 120
+    assert ended == ["cancelled"] * 90
 
 
 def test_streams_end_with_the_service(tmp_path: Path) -> None:
@@ -187,3 +187,79 @@ def test_a_job_that_is_deleted_ends_its_stream(api: Api, client: httpx.Client) -
         rest = list(told)
 
     assert all(each.data["status"] == "submitted" for each in rest)
+
+
+def ends(stream: httpx.Response) -> bool:
+    """Whether a stream that is told of nothing comes to its end soon."""
+    deadline = time.monotonic() + PATIENCE_S / 2
+    return all(time.monotonic() < deadline for _ in stream.iter_lines())
+
+
+def test_a_key_that_is_revoked_ends_its_streams(api: Api, tenant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Or nothing would come of a stream that goes on.
+    monkeypatch.setattr(events, "_QUIET_S", 0.2)
+    key, token = api.service.keys.create(tenant, "submitter")
+    _, other = api.service.keys.create(tenant, "viewer")
+    with (
+        httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {token}"}, timeout=PATIENCE_S) as client,
+        httpx.Client(base_url=api.url, headers={"Authorization": f"Bearer {other}"}, timeout=PATIENCE_S) as stays,
+    ):
+        api.stock(client)
+        job_id = api.submit(client)
+        with (
+            client.stream("GET", f"{BATCH}/{job_id}/events") as stream,
+            stays.stream("GET", f"{BATCH}/{job_id}/events") as going_on,
+        ):
+            api.service.keys.revoke(key.id)
+
+            assert ends(stream)
+            api.move(job_id, "cancelled")
+            assert list(read(going_on.iter_lines()))[-1].data["status"] == "cancelled"
+
+
+def test_a_service_that_gets_its_first_key_ends_the_streams_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_QUIET_S", 0.2)
+    with serving(tmp_path, keyless=True) as api:
+        client = api.client()
+        api.stock(client)
+        job_id = api.submit(client)
+        with client.stream("GET", f"{BATCH}/{job_id}/events") as stream:
+            api.service.keys.create("acme", "viewer")
+
+            assert ends(stream)
+
+
+def test_no_tenant_has_more_streams_than_its_share(
+    api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_MOST_OF_TENANT", 2)
+    job_id = api.submit(client)
+    path = f"{BATCH}/{job_id}/events"
+    stranger = api.client(f"{job_id}-other")
+    api.stock(stranger)
+    others = api.submit(stranger)
+
+    with client.stream("GET", path), client.stream("GET", path):
+        refused = client.get(path)
+        with stranger.stream("GET", f"{BATCH}/{others}/events") as stream:
+            assert stream.status_code == 200
+    # One who has left makes room.
+    api.move(job_id, "cancelled")
+    wait_for(lambda: client.get(path).status_code == 200)
+
+    told = problem(refused, 429, "too-many-requests")
+    assert told.detail == "the tenant follows 2 jobs already; end some, or ask now and then"
+    assert refused.headers["Retry-After"] == "5"
+
+
+def test_all_tenants_together_leave_connections_to_others(
+    api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "_MOST_OF_ALL", 0)
+    job_id = api.submit(client)
+
+    told = problem(client.get(f"{BATCH}/{job_id}/events"), 503, "overloaded")
+
+    assert told.detail == "0 jobs are followed already; ask now and then where this one stands"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import httpx
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,8 +17,13 @@ import pytest
 from launcher.api.models import EstimateAnswer, JobAnswer, JobPage, LogPage, RowPage, ScheduledJob, SubmittedJob
 from launcher.errors import AsideFailed
 from launcher.state.job import Live, Seconds
-from tests.api import BATCH, JSON, ROWS, SEED, Api, checked, problem, serving
+from tests.api import ASIDE, BATCH, JSON, ROWS, SEED, Api, checked, problem, serving, wait_for
+from tests.contract.sinks import manifest_of, split_of
+from tests.mute import mute_postgres
+from transforms.batches import ScoredSpan, Span
+from transforms.connection import Connection
 from transforms.counts import Counts
+from transforms.sinks.table import table_sink
 
 
 @pytest.fixture
@@ -236,6 +242,22 @@ def completed(api: Api, client: httpx.Client, **changes: Any) -> str:
     return job_id
 
 
+def tabled(api: Api, client: httpx.Client) -> str:
+    """A job that is completed, with 3 rows in a table."""
+    job_id = api.submit(client, output={"destination": "table", "table_name": "scores"})
+    database = Connection(f"sqlite:///{api.work}/customers.db")
+    sink = table_sink(database, "scores", "overwrite", job_id, api.service.home.job(job_id).path)
+    rows = pa.record_batch({"id": [0, 1, 2]})
+    split = split_of(1, 3, 3)
+    sink.prepare(rows.schema)
+    sink.stage([ScoredSpan(Span(split, 0, 3, True), rows)], None)
+    sink.publish(manifest_of(sink, job_id, [split]))
+    sink.clean()
+    api.run(job_id, 3)
+    api.move(job_id, "completing", "completed", outcome="clean", counts=Counts(3))
+    return job_id
+
+
 def publish(folder: Path, job_id: str, tables: list[pa.Table]) -> None:
     folder.mkdir()
     files = []
@@ -328,6 +350,80 @@ class TestRows:
         assert checked(shown, 200, RowPage).rows == [{"x": 1}]
         problem(client.get(f"{BATCH}/{job_id}/results"), 410, "gone")
 
+    @pytest.mark.parametrize("linked", ["file", "folder"])
+    def test_that_were_rejected_are_neither_shown_nor_scored_again_behind_a_link_that_came_later(
+        self, api: Api, client: httpx.Client, tmp_path: Path, linked: str
+    ) -> None:
+        folder = api.work / f"rejects-{tmp_path.name}"
+        job_id = api.submit(client, rejects={"path": str(folder)})
+        bad = {"x": [1], "position": ["a:1"], "error_type": ["E"], "error": ["no"]}
+        publish(folder, job_id, [pa.table(bad)])
+        api.run(job_id, ROWS - 1)
+        api.move(
+            job_id,
+            "completing",
+            "completed",
+            outcome="with_rejects",
+            counts=Counts(ROWS - 1, 1),
+            rejects=str(folder),
+        )
+        shown = client.get(f"{BATCH}/{job_id}/rejects")
+
+        moved = folder if linked == "folder" else folder / "part-0.parquet"
+        moved.rename(tmp_path / "elsewhere")
+        moved.symlink_to(tmp_path / "elsewhere")
+
+        assert checked(shown, 200, RowPage).rows[0]["x"] == 1
+        problem(client.get(f"{BATCH}/{job_id}/rejects"), 409, "conflict")
+        problem(client.post(f"{BATCH}/{job_id}/retry?only=rejected"), 409, "conflict")
+        moved.unlink()
+        (tmp_path / "elsewhere").rename(moved)
+        checked(client.post(f"{BATCH}/{job_id}/retry?only=rejected"), 202, JobAnswer)
+
+    def test_in_a_table_are_read_where_it_is(self, api: Api, client: httpx.Client) -> None:
+        job_id = tabled(api, client)
+
+        page = checked(client.get(f"{BATCH}/{job_id}/results?limit=2"), 200, RowPage)
+
+        assert page.rows == [{"id": 0}, {"id": 1}]
+        rest = checked(client.get(f"{BATCH}/{job_id}/results?cursor={page.next_cursor}"), 200, RowPage)
+        assert (rest.rows, rest.next_cursor) == ([{"id": 2}], None)
+
+    def test_in_a_database_that_never_answers_hold_up_nobody_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("launcher.rows.tablepages.TIMEOUT_S", 1)
+        monkeypatch.setattr("launcher.api.threads._TURN_S", 0.5)
+        hosts = {"PENSTOCK_ALLOWED_HOSTS": "127.0.0.1"}
+        with (
+            mute_postgres() as uri,
+            serving(tmp_path, keyless=False, preload=ASIDE, **hosts) as api,
+            ThreadPoolExecutor(45) as threads,
+        ):
+            client, other = api.client("acme", "admin"), api.client("globex", "admin")
+            for each in (client, other):
+                api.stock(each)
+            job_id, others_id = tabled(api, client), completed(api, other)
+            assert client.post("/api/v1/connections", json={"name": "default", "uri": uri}).status_code == 200
+            many = httpx.Client(base_url=api.url, headers=client.headers, timeout=60, limits=httpx.Limits())
+            # More than the server has threads.
+            asked = [threads.submit(many.get, f"{BATCH}/{job_id}/results") for _ in range(45)]
+            wait_for(lambda: len(psutil.Process(api.service.forks.pid).children()) == 2)
+            others = [
+                other.get(f"{BATCH}/{others_id}/results"),
+                other.post(BATCH, content=SEED, headers=JSON),
+                other.get("/api/v1/models"),
+            ]
+            refused = [problem(each.result(), 503, "unavailable").detail for each in asked]
+            many.close()
+
+        assert [each.status_code for each in others] == [200, 202, 200]
+        assert all("s3cret" not in line for line in refused)
+        assert {line.rpartition(": ")[2].partition(";")[0] for line in refused} == {
+            "no answer within 1 s",
+            "2 pages of results are being read already, which takes long",
+        }
+
     @pytest.mark.parametrize("what", ["results", "rejects", "logs"])
     def test_are_offered_in_two_media_types(self, api: Api, client: httpx.Client, what: str) -> None:
         job_id = completed(api, client)
@@ -393,7 +489,7 @@ class TestLogs:
 
 
 def test_a_job_of_postgresql_is_told_of_likewise(database: str, tmp_path: Path) -> None:
-    with serving(tmp_path, keyless=True, store_url=database) as api:
+    with serving(tmp_path, keyless=True, store_url=database, preload=ASIDE) as api:
         client = api.client()
         api.stock(client)
         headers = {**JSON, "Idempotency-Key": "the-first"}

@@ -34,13 +34,13 @@ def test_a_service_that_lives_says_so_to_everybody(api: Api) -> None:
 
 
 def test_a_service_whose_fork_server_is_cold_is_not_ready(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = api.client()
+    class Forks:
+        pid: int | None = None
+
+    client, forks = api.client(), Forks()
+    monkeypatch.setattr(api.service, "forks", forks)
     cold = checked(client.get("/readyz"), 503, Readiness)
-
-    class Warm:
-        pid = 1
-
-    monkeypatch.setattr(api.service, "forks", Warm())
+    forks.pid = 1
     warm = checked(client.get("/readyz"), 200, Readiness)
 
     def away() -> bool:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,7 @@ from launcher import errors
 from launcher.api.problems import KINDS, problem_of, slug_of
 from launcher.errors import LauncherError
 from predictors.errors import PredictorError, RowsRejected, SchemaMismatch
-from tests.api import BATCH, JSON, SEED, Api, problem
+from tests.api import BATCH, JSON, SEED, Api, problem, wait_for
 from transforms.errors import ConnectionRefused, InputError, PipelineError
 
 MIB = 1024 * 1024
@@ -150,6 +151,24 @@ def test_every_request_leaves_a_line(
     assert line.duration_ms > 0  # type: ignore[attr-defined]
 
 
+def test_whoever_leaves_within_their_body_is_no_failure_of_ours(
+    api: Api, client: httpx.Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = api.url.removeprefix("http://").split(":")
+    head = (
+        f"POST {BATCH} HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['Authorization']}\r\n"
+        "X-Request-ID: request-0002\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    )
+    with caplog.at_level(logging.INFO, "launcher"):
+        with socket.create_connection((host, int(port))) as connection:
+            connection.sendall(head.encode())
+        wait_for(lambda: any(getattr(each, "request_id", "") == "request-0002" for each in caplog.records))
+
+    (line,) = [each for each in caplog.records if getattr(each, "request_id", "") == "request-0002"]
+    assert line.getMessage() == f"POST {BATCH} cut off"
+    assert not [each for each in caplog.records if each.levelno >= logging.ERROR]
+
+
 def arguments(error: type[Exception]) -> tuple[Any, ...]:
     made: dict[type[Exception], tuple[Any, ...]] = {
         errors.RequestError: ([errors.Problem("a", "is wrong; write b")],),
@@ -225,4 +244,5 @@ def test_every_kind_of_problem_can_be_had(api: Api) -> None:
         for example in response.get("content", {}).get("application/problem+json", {}).get("examples", {})
     }
 
-    assert set(KINDS) - documented == {"method-not-allowed", "too-many-requests"}
+    connection = {"malformed-request", "head-too-large"}  # see test_api_protocol.py
+    assert set(KINDS) - documented == {"method-not-allowed"} | connection

@@ -60,6 +60,16 @@ class TestModels:
         problem(client.get(f"{MODELS}/model-xyz789"), 404, "not-found")
         problem(client.delete(f"{MODELS}/model-xyz789"), 404, "not-found")
 
+    def test_a_file_that_is_not_there_is_no_model(self, client: httpx.Client) -> None:
+        told = client.post(MODELS, json={"model_id": "churn", "uri": "nofile.onnx"})
+
+        (wrong,) = problem(told, 422, "invalid-request").errors
+        assert (wrong.field, wrong.message) == (
+            "uri",
+            "'nofile.onnx' is no file that the service can read; put it there first, or name another",
+        )
+        problem(client.get(f"{MODELS}/churn"), 404, "not-found")
+
     @pytest.mark.parametrize("uri", ["/etc/passwd.onnx", "../churn.onnx", "~/churn.onnx", "link/churn.onnx"])
     def test_come_from_folders_that_a_request_may_name(
         self, api: Api, client: httpx.Client, tmp_path: Path, uri: str

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.api import BATCH, ROWS, Api, serving
+from tests.api import ASIDE, BATCH, ROWS, Api, serving
 from transforms.counts import Counts
 
 # It may be beside the interpreter without being on the path.
@@ -39,16 +39,10 @@ expected-statuses = [400, 401, 403, 404, 405, 406, 409, 413, 415, 422]
 """
 
 
-class Warm:
-    """A fork server that is there."""
-
-    pid = 1
-
-
 @pytest.fixture
 def stocked(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Api]:
     """A service whose tenant, acme or the default one, has what the examples name."""
-    with serving(tmp_path / "service", keyless=request.param) as api:
+    with serving(tmp_path / "service", keyless=request.param, preload=ASIDE) as api:
         admission = api.service.admission
 
         def estimate(caller: Any, asked: Any) -> dict[str, Any]:
@@ -56,7 +50,6 @@ def stocked(tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.
             return REPORT
 
         monkeypatch.setattr(admission, "estimate", estimate)
-        monkeypatch.setattr(api.service, "forks", Warm())
         client = api.client(None if request.param else "acme", "admin")
         api.stock(client)
         client.post("/api/v1/connections", json={"name": "warehouse", "uri": "sqlite:///customers.db"})

@@ -268,7 +268,11 @@ class TestWithoutKeys:
 
     @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil", "", "10.0.0.1:8000"])
     def test_other_names_for_it_are_not(self, keyless_api: Api, host: str) -> None:
-        problem(keyless_api.client().get(BATCH, headers={"Host": host}), 403, "forbidden")
+        told = problem(keyless_api.client().get(BATCH, headers={"Host": host}), 403, "forbidden")
+
+        assert told.detail == (
+            "without an API key the Host has to be localhost or 127.0.0.1; `penstock keys create` makes a key"
+        )
 
     @pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://localhost:1"])
     def test_a_page_of_another_site_is_not(self, keyless_api: Api, origin: str) -> None:

@@ -75,7 +75,7 @@ def test_the_stored_plan_is_used_and_a_changed_input_is_named(job: Job) -> None:
 def test_a_model_that_changed_between_attempts_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path("job").absolute()
     attempt.prepare(job, folder)
-    monkeypatch.setattr(attempt, "_model_sha256", lambda model: "another")
+    monkeypatch.setattr(attempt, "_model_sha256", lambda model, within: "another")
 
     with pytest.raises(InputChanged, match="changed after the job was planned; run the job anew"):
         attempt.prepare(job, folder)

@@ -1,15 +1,24 @@
 """Pages of a result in a table of a real PostgreSQL server."""
 
+import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pytest
 
-from launcher.errors import ResultGone, ResultUnreadable
+from launcher.errors import ForkFailed, ResultGone, ResultUnreadable
+from launcher.forks.forking import ForkServer
 from launcher.rows.results import TableResult, as_json_rows, result_page
+from launcher.rows.tablepages import TablesAside
+from tests.api import ASIDE
 from tests.contract.sinks import manifest_of, rows_of, split_of
+from tests.mute import mute_postgres
 from tests.servers import Postgres
+from tests.unit.launcher_parts import FakeForks, until, warm_forks
 from transforms.batches import ScoredSpan, Span
 from transforms.connection import Connection, ConnectionRefused
 from transforms.sinks.mode import Mode
@@ -265,3 +274,88 @@ def test_columns_come_under_types_that_everybody_knows(
     assert rows.schema.field("x").type == arrow
     assert as_json_rows(rows)[0]["x"] == said
     assert result_page(place, 10, 10).rows.schema.types == rows.schema.types
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    with warm_forks(tmp_path_factory.mktemp("forks"), *ASIDE) as server:
+        yield server
+
+
+class TestInAProcessOfItsOwn:
+    @pytest.fixture
+    def aside(self, forks: ForkServer, tmp_path: Path) -> TablesAside:
+        return TablesAside(forks, str(tmp_path), {})
+
+    def test_a_page_is_the_same(self, database: str, aside: TablesAside) -> None:
+        place = publish(database, rows_of(0, 250))
+
+        for offset, limit in ((0, 100), (200, 100), (250, 1)):
+            here, there = result_page(place, offset, limit), result_page(place, offset, limit, aside.read)
+            assert there == here
+            assert there.rows.schema.equals(here.rows.schema, check_metadata=True)
+
+    def test_nothing_of_the_database_is_touched_here(
+        self, database: str, aside: TablesAside, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = publish(database, rows_of(0, 10))
+
+        def here(*_: Any, **__: Any) -> Any:
+            raise AssertionError("opened in the launcher itself")
+
+        monkeypatch.setattr(Connection, "open", here)
+
+        assert result_page(place, 0, 100, aside.read).rows.num_rows == 10
+
+    def test_what_is_wrong_is_told_in_the_same_words(self, database: str, aside: TablesAside) -> None:
+        place = publish(database, rows_of(0, 10))
+        wrong = TableResult(Connection(database.replace("postgres@", "nobody:s3cret@", 1)), "scores", "job_1")
+        execute(database, "DROP TABLE scores")
+
+        for each, error in ((place, ResultGone), (wrong, ConnectionRefused)):
+            with pytest.raises(error) as here:
+                result_page(each, 0, 10)
+            with pytest.raises(error) as there:
+                result_page(each, 0, 10, aside.read)
+            assert str(there.value) == str(here.value)
+            assert "s3cret" not in str(there.value)
+
+    @pytest.mark.parametrize(
+        ("megabytes", "reason"),
+        [
+            (20, "row 3 has 20 MiB, and a page at most 16 MiB"),
+            (300, "takes too much memory, as of a row that is larger"),
+        ],
+    )
+    def test_a_row_that_is_larger_than_a_page_is_refused(
+        self, database: str, aside: TablesAside, megabytes: int, reason: str
+    ) -> None:
+        place = publish(database, rows_of(0, 3))
+        execute(database, f"UPDATE scores SET name = repeat('x', {megabytes} * 1024 * 1024) WHERE id = 2")
+
+        assert result_page(place, 0, 1, aside.read).rows.num_rows == 1
+        with pytest.raises(ResultUnreadable) as refused:
+            result_page(place, 2, 2, aside.read)
+        assert reason in str(refused.value)
+        assert str(refused.value).endswith("from the database")
+
+    def test_a_server_that_says_nothing_is_not_waited_for_longer(
+        self, aside: TablesAside, forks: ForkServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("launcher.rows.tablepages.TIMEOUT_S", 0.5)
+        began = time.monotonic()
+        with mute_postgres() as uri, pytest.raises(ResultUnreadable) as refused:
+            result_page(TableResult(Connection(uri), "scores", "job_1"), 0, 10, aside.read)
+
+        assert str(refused.value).endswith("no answer within 0.5 s; ask again later, or for fewer rows")
+        assert "s3cret" not in str(refused.value)
+        assert time.monotonic() - began < 5
+        until(lambda: not psutil.Process(forks.pid).children())
+
+    def test_that_cannot_be_forked_is_told_without_more(self, database: str) -> None:
+        aside = TablesAside(FakeForks([ForkFailed("not warm; see /home/log")]), "/", {})
+
+        with pytest.raises(ResultUnreadable, match="no process can be started to read it; ask again") as refused:
+            result_page(publish(database, rows_of(0, 1)), 0, 10, aside.read)
+
+        assert "/home/log" not in str(refused.value)

@@ -16,7 +16,9 @@ import pytest
 from launcher.estimate.look import Feature, PlanReport, look
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
+from predictors.bounds import Bounds
 from tests.servers import Postgres
+from transforms.errors import PipelineError
 
 # More than a query's sample, so that their number cannot be told from that.
 ROWS = 300_000
@@ -225,3 +227,37 @@ def test_a_job_from_a_warm_process_is_quicker(parquet: Place) -> None:
     assert warm.seconds[0] < cold.seconds[0]
     assert "a new process imports Beam" in cold.assumptions
     assert "the process starts warm, from one that has its libraries" in warm.assumptions
+
+
+@pytest.mark.parametrize("name", ["parquet", "sqlite"])
+def test_nothing_is_looked_at_that_leads_elsewhere(
+    request: pytest.FixtureRequest, name: str, work: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place: Place = request.getfixturevalue(name)
+    spec = replace(place.spec, model=replace(place.spec.model, uri=f"{__name__}:Exchanging"))
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    file = work / "in" / "a.parquet"
+    if isinstance(spec.input, SqlInput):
+        file = Path(spec.input.connection.removeprefix("sqlite:///")).resolve()
+        spec = replace(spec, input=replace(spec.input, connection=f"sqlite:///{file}"))
+    within = Bounds((str(work),))
+    EXCHANGE[:] = []
+    report = look(spec, within=within)
+    EXCHANGE[:] = [(file, elsewhere / file.name)]
+
+    assert report.rows == ROWS
+    with pytest.raises(PipelineError, match=r"outside of the folders|leads elsewhere"):
+        look(spec, within=within)
+
+
+# Files to be moved, and whereto; a link to it takes the place of each.
+EXCHANGE: list[tuple[Path, Path]] = []
+
+
+class Exchanging(Sum):
+    """Once it is loaded, links have come in the place of files."""
+
+    def load(self) -> None:
+        for file, elsewhere in EXCHANGE:
+            file.rename(elsewhere)
+            file.symlink_to(elsewhere)

@@ -32,7 +32,8 @@ def test_the_wheel_holds_every_module_of_the_four_packages_and_nothing_else(whee
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
 
     expected = {str(file.relative_to(ROOT)) for package in PACKAGES for file in (ROOT / package).rglob("*.py")}
-    assert names == expected
+    # With it type checkers of those who use them read the types.
+    assert names == expected | {f"{package}/py.typed" for package in PACKAGES}
 
 
 def test_the_installed_wheel_runs_from_another_folder(wheel: Path, tmp_path: Path) -> None:

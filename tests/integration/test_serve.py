@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -16,6 +17,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from launcher import serve
 from launcher.cli import main
 from launcher.cli.exits import DONE, WRONG
 from launcher.home import Home
@@ -82,6 +84,15 @@ def serving(tmp_path: Path, host: str = "127.0.0.1", port: int = 0) -> Iterator[
             process.wait()
 
 
+def made_key(tmp_path: Path, tenant: str) -> str:
+    home = Home(tmp_path / "home")
+    home.create()
+    database = Database.named(None, home.store)
+    _, token = KeyStore(database).create(tenant, "viewer")
+    database.close()
+    return token
+
+
 def test_without_keys_this_machine_alone_is_answered(tmp_path: Path) -> None:
     with serving(tmp_path, "0.0.0.0") as served:
         alive = httpx.get(f"{served.url}/healthz")
@@ -105,11 +116,7 @@ def test_without_keys_this_machine_alone_is_answered(tmp_path: Path) -> None:
 
 
 def test_with_a_key_the_host_that_was_asked_for_is_listened_on(tmp_path: Path) -> None:
-    home = Home(tmp_path / "home")
-    home.create()
-    database = Database.named(None, home.store)
-    _, token = KeyStore(database).create("acme", "viewer")
-    database.close()
+    token = made_key(tmp_path, "acme")
 
     with serving(tmp_path, "0.0.0.0") as served:
         url = served.url.replace("0.0.0.0", "127.0.0.1")
@@ -121,6 +128,47 @@ def test_with_a_key_the_host_that_was_asked_for_is_listened_on(tmp_path: Path) -
     assert (refused.status_code, answered.status_code) == (401, 200)
     assert served.process.returncode == 0
     assert token not in served.errors.read_text()
+
+
+def test_tenants_that_share_their_folders_are_told_of_at_once(tmp_path: Path) -> None:
+    for tenant in ("acme", "globex"):
+        made_key(tmp_path, tenant)
+
+    with serving(tmp_path) as served:
+        served.stop()
+
+    (warning,) = [line for line in served.logged() if line["level"] == "WARNING"]
+    assert str(warning["message"]) == (
+        "2 tenants (acme, globex) share folders, and each may read and replace what is another's: "
+        "PENSTOCK_ALLOWED_PATHS is not set; set it as in PENSTOCK_ALLOWED_PATHS=/data/{tenant} for the service"
+    )
+
+
+def test_a_head_that_never_ends_is_refused(tmp_path: Path) -> None:
+    # What else a connection bears is in test_api_protocol.py.
+    with serving(tmp_path) as served:
+        port = int(served.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=STOPS_WITHIN_S) as connection:
+            connection.sendall(b"GET /healthz?" + b"a" * 65536)
+            refused = connection.recv(65536)
+        alive = httpx.get(f"{served.url}/healthz")
+        served.stop()
+
+    assert refused.startswith(b"HTTP/1.1 431 ")
+    assert alive.json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "connections"),
+    [(resource.RLIM_INFINITY, 1000), (20_000, 1000), (1024, 774), (256, 50)],
+    ids=["any", "many", "by default", "few"],
+)
+def test_connections_leave_descriptors_for_all_else(
+    monkeypatch: pytest.MonkeyPatch, descriptors: int, connections: int
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda which: (descriptors, descriptors))
+
+    assert serve._connections() == connections
 
 
 def test_jobs_go_on_when_it_stops_and_streams_end(tmp_path: Path) -> None:
@@ -239,6 +287,33 @@ class TestKeys:
     ) -> None:
         assert main(["keys", *arguments]) == WRONG
         assert line in capsys.readouterr().err
+
+    def test_of_an_admin_are_told_to_open_everything(self, capsys: pytest.CaptureFixture[str]) -> None:
+        said = {}
+        for tenant, role in (("default", "admin"), ("default", "submitter"), ("acme", "submitter"), ("acme", "admin")):
+            main(["keys", "create", "--tenant", tenant, "--role", role])
+            said[tenant, role] = capsys.readouterr().err
+
+        warned = [of for of, err in said.items() if "opens the whole service" in err]
+        assert warned == [("acme", "admin")]
+        assert said["acme", "admin"].splitlines()[0] == (
+            "warning: an admin key opens the whole service, not only tenant acme: Python models that it registers "
+            "run as the service's user; give it to those alone who may see everything"
+        )
+
+    def test_of_a_second_tenant_are_told_to_share_folders(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        said = {}
+        for n, tenant in enumerate(("acme", "acme", "globex", "globex", "initech")):
+            if tenant == "initech":
+                monkeypatch.setenv("PENSTOCK_ALLOWED_PATHS", "/data/{tenant}")
+            main(["keys", "create", "--tenant", tenant, "--role", "viewer", "--json"])
+            out, said[n] = capsys.readouterr()
+            assert json.loads(out)["tenant"] == tenant
+
+        assert [n for n, err in said.items() if "warning" in err] == [2]
+        assert said[2].startswith("warning: 2 tenants (acme, globex) share folders")
 
     def test_of_a_store_elsewhere_are_made_there(
         self, database: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

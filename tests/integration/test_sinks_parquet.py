@@ -1,5 +1,6 @@
 """The Parquet sink keeps the contract of sinks, and what is said of its folders."""
 
+import contextlib
 import errno
 import itertools
 import json
@@ -9,6 +10,7 @@ import shutil
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from predictors.bounds import Bounds
 from tests.contract.sinks import SCHEMA, SinkContract, manifest_of, spans_of, split_of, table_of
 from transforms.counts import Counts
 from transforms.errors import OutputError
@@ -54,6 +57,107 @@ class TestParquetSink(SinkContract):
 
     def leftovers(self) -> list[str]:
         return [path.name for path in self.folder.parent.iterdir() if path != self.folder]
+
+
+class TestParquetSinkWithinBounds(TestParquetSink):
+    def make_sink(self, mode: Mode = "overwrite", job_id: str = "job_1", appends_to: str | None = None) -> ParquetSink:
+        sink = super().make_sink(mode, job_id, appends_to)
+        return replace(sink, within=Bounds((str(self.folder.parent.parent),), closed=(str(self.jobs),)))
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """All that is in a folder: files with what they hold."""
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+class TestNothingElsewhereIsTouched:
+    """Who may write in the folder of a job's result puts links there, to a result of another tenant's."""
+
+    @pytest.fixture(autouse=True)
+    def places(self, tmp_path: Path) -> None:
+        self.own, self.other, job_folder = tmp_path / "own" / "in", tmp_path / "other" / "in", tmp_path / "job"
+        for folder in (self.own, self.other, job_folder):
+            folder.mkdir(parents=True)
+        (self.other / "out").mkdir()
+        self.split = split_of(1, rows=300, span_rows=100)
+        table = table_of(spans_of(self.split))
+        secret = table.append_column("secret", pa.array(range(len(table))))
+        pq.write_table(secret, self.other / "out" / "part-00000-x.parquet")
+        (self.other / "out" / "_manifest.json").write_text('{"job_id": "job_0", "counts": {}, "files": []}')
+        (self.other / "out" / "schema").write_text("precious")
+        self.sink = ParquetSink(
+            str(self.own / "out"), "overwrite", "job_1", job_folder, within=Bounds((str(self.own.parent),))
+        )
+
+    def exchange(self, what: str) -> None:
+        path = self.own if what == "folder" else self.own / "out"
+        if path.exists():
+            path.rename(path.with_name("aside"))
+        path.symlink_to(self.other if what == "folder" else self.other / "out")
+
+    def take_through(self, sink: ParquetSink, what: str = "", before: str = "") -> None:
+        if before == "prepare":
+            self.exchange(what)
+        sink.prepare(SCHEMA)
+        for number, span in enumerate(spans_of(self.split)):
+            if before == "stage" and number == 1:
+                self.exchange(what)
+            sink.stage([span], None)
+        if before == "publish":
+            self.exchange(what)
+        sink.publish(manifest_of(sink, "job_1", [self.split]))
+        if before == "clean":
+            self.exchange(what)
+        sink.clean()
+
+    @pytest.mark.parametrize("mode", ["overwrite", "append", "error_if_exists"])
+    @pytest.mark.parametrize("before", ["prepare", "stage", "publish", "clean"])
+    @pytest.mark.parametrize("what", ["folder", "target"])
+    def test_by_a_link_that_comes_at_any_moment(self, what: str, before: str, mode: Mode) -> None:
+        there = tree(self.other)
+
+        # Some of these do the job no harm: a link in the target's place is exchanged like any other name.
+        with contextlib.suppress(OutputError):
+            self.take_through(replace(self.sink, mode=mode), what, before)
+            assert what == "target"
+            assert before != "prepare"
+        assert tree(self.other) == there
+
+    @pytest.mark.parametrize("planted", ["", "parts", "ledger", "ledger/000001", "schema", "result"])
+    def test_by_a_link_that_was_planted_where_the_job_stages(self, planted: str) -> None:
+        there = tree(self.other)
+        link = self.own / ".out.penstock-job_1" / planted
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(self.other / "out" / ("schema" if planted == "schema" else ""))
+
+        with contextlib.suppress(OutputError):
+            self.take_through(self.sink)
+        assert tree(self.other) == there
+
+    def test_nor_read_by_one_in_the_place_of_the_columns_that_were_kept(self) -> None:
+        self.sink.prepare(SCHEMA)
+        (self.own / ".out.penstock-job_1" / "schema").unlink()
+        (self.own / ".out.penstock-job_1" / "schema").symlink_to(self.other / "out" / "part-00000-x.parquet")
+
+        # A result without rows has the columns that were kept.
+        with pytest.raises(OutputError):
+            self.sink.publish(manifest_of(self.sink, "job_1", []))
+
+    def test_nor_read_to_be_added_to(self) -> None:
+        # What is a link by the time that it is opened.
+        link = self.own / "x.parquet"
+        link.symlink_to(self.other / "out" / "part-00000-x.parquet")
+
+        with pytest.raises(OutputError) as caught:
+            self.sink._check_files([link], SCHEMA)
+        assert "secret" not in str(caught.value)
+
+    def test_by_a_link_in_the_place_of_the_lock(self) -> None:
+        (self.own / ".out.penstock.lock").symlink_to(self.other / "new")
+
+        with pytest.raises(OutputError):
+            self.take_through(self.sink)
+        assert not (self.other / "new").exists()
 
 
 # How a process ends that was stopped in the middle of publishing.

@@ -17,6 +17,30 @@ def much(characters: int) -> str:
     return "ä" * characters
 
 
+def raw(data: list[int]) -> bytes:
+    return bytes(data)
+
+
+def take(megabytes: int) -> int:
+    """Take memory, and give it back."""
+    return len(bytearray(megabytes * 1024 * 1024))
+
+
+def write(text: str) -> None:
+    """Write into the pipe for the answer what is none, and end."""
+    (pipe,) = (fd for fd in map(int, os.listdir("/proc/self/fd")) if _is_pipe(fd))
+    os.write(pipe, text.encode())
+    os._exit(0)
+
+
+def _is_pipe(fd: int) -> bool:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
+    except FileNotFoundError:
+        # It was the folder itself.
+        return False
+
+
 def fail(kind: str, text: str) -> None:
     raise {"ValueError": ValueError, "SystemExit": SystemExit, "TimeoutError": TimeoutError}[kind](text)
 

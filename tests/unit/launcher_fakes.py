@@ -57,7 +57,9 @@ class Result:
     seconds: dict[str, float]
 
 
-def prepare(job: Job, folder: Path, on_snapshot: Callable[[int, int | None], object]) -> Prepared:
+def prepare(
+    job: Job, folder: Path, on_snapshot: Callable[[int, int | None], object], within: object = None
+) -> Prepared:
     on_snapshot(250, 1000)
     (folder / "plan.json").touch()
     _do(job, folder, "prepare")

@@ -109,6 +109,7 @@ class FakeForks:
     tasks: list[Task] = field(default_factory=list)
     held: list[int] = field(default_factory=list)
     on_fork: Callable[[Task], object] = lambda task: None
+    is_warm: bool = True
 
     def fork(self, task: Task, fds: tuple[int, ...] = (), timeout_s: float = 60.0) -> Child:
         self.on_fork(task)

@@ -15,6 +15,7 @@ import pytest
 
 from launcher.admission import Admission, Caller
 from launcher.errors import JobUnknown, NotNow, RequestError, RoleLacking, StoreUnavailable
+from launcher.forks.forking import ForkServer
 from launcher.reach.tenant import Reach
 from launcher.request.service import Defaults, JobRequest, job_request
 from launcher.settings import Settings
@@ -23,9 +24,12 @@ from launcher.state.keys import Role
 from launcher.state.registry import Connections, Models
 from pipelines.spec import ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
-from tests.unit.launcher_parts import FakeForks, Parts, parts
+from tests.api import ASIDE
+from tests.unit.launcher_parts import Parts, parts, warm_forks
 from transforms.counts import Counts
 
+REGISTER_MODEL = "register it by `penstock models register` or POST /api/v1/models"
+REGISTER_CONNECTION = "register it by `penstock connections set` or POST /api/v1/connections"
 FILES = {"source": "parquet", "path": "in.parquet"}
 QUERY = {"source": "sql", "query": "SELECT id FROM customers", "connection": "sales"}
 
@@ -36,6 +40,7 @@ class World:
 
     parts: Parts
     work: Path
+    forks: ForkServer
     settings: dict[str, Any] = field(default_factory=dict)
     keyless: bool = False
 
@@ -51,7 +56,7 @@ class World:
     def admission(self) -> Admission:
         settings = Settings(**self.settings)
         reach = Reach(settings, self.connections, self.parts.home.path, self.work, lambda: self.keyless)
-        return Admission(self.parts.home, self.parts.store, self.models, reach, settings, FakeForks())
+        return Admission(self.parts.home, self.parts.store, self.models, reach, settings, self.forks)
 
     def submit(self, body: Mapping[str, Any], tenant: str = "acme", role: Role = "submitter", **options: Any) -> Job:
         return self.admission.submit(Caller(tenant, role), request(body), **options)
@@ -73,8 +78,15 @@ def write_rows(path: Path, rows: int) -> None:
     pq.write_table(pa.table({"id": list(range(rows))}), path)
 
 
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
+    """Counts queries."""
+    with warm_forks(tmp_path_factory.mktemp("forks"), *ASIDE) as server:
+        yield server
+
+
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, forks: ForkServer) -> Iterator[World]:
     work = tmp_path / "work"
     write_rows(work / "in.parquet", 10)
     with sqlite3.connect(work / "sales.db") as database:
@@ -82,7 +94,7 @@ def world(tmp_path: Path) -> Iterator[World]:
         database.executemany("INSERT INTO customers VALUES (?)", [(n,) for n in range(5)])
     database.close()
     with parts(tmp_path) as made:
-        world = World(made, work)
+        world = World(made, work, forks)
         world.models.register("acme", "churn", ModelSpec("churn.onnx", "onnx"))
         world.connections.put("acme", "sales", f"sqlite:///{work}/sales.db")
         yield world
@@ -254,29 +266,29 @@ def test_code_that_an_admin_has_registered_runs_for_all_in_the_folder_where_it_i
     [
         pytest.param(
             {"model_id": "other"},
-            ["model_id 'other' is not registered; register it with POST /api/v1/models"],
+            [f"model_id 'other' is not registered; {REGISTER_MODEL}"],
             id="model",
         ),
         pytest.param(
             {"model_version": 7},
-            ["model_id 'churn' is not registered in version 7; register it with POST /api/v1/models"],
+            [f"model_id 'churn' is not registered in version 7; {REGISTER_MODEL}"],
             id="version",
         ),
         pytest.param(
             {"input": {**QUERY, "connection": "other"}},
-            ["input.connection 'other' is not registered; register it with POST /api/v1/connections"],
+            [f"input.connection 'other' is not registered; {REGISTER_CONNECTION}"],
             id="connection",
         ),
         pytest.param(
             {"output": {"destination": "table", "table_name": "t", "connection": "other"}},
-            ["output.connection 'other' is not registered; register it with POST /api/v1/connections"],
+            [f"output.connection 'other' is not registered; {REGISTER_CONNECTION}"],
             id="output's connection",
         ),
         pytest.param(
             {"input": {"source": "sql", "query": "SELECT 1"}},
             [
                 "input.connection is not named, and the service has no default one (PENSTOCK_DEFAULT_CONNECTION); "
-                "register one with POST /api/v1/connections and name it"
+                "register one by `penstock connections set` or POST /api/v1/connections, and name it"
             ],
             id="no default",
         ),
@@ -340,13 +352,11 @@ def test_a_path_that_is_long_is_not_repeated_whole(world: World) -> None:
 
 
 def test_another_tenant_has_neither_model_nor_connection(world: World) -> None:
-    assert world.refused({}, tenant="globex") == [
-        "model_id 'churn' is not registered; register it with POST /api/v1/models"
-    ]
+    assert world.refused({}, tenant="globex") == [f"model_id 'churn' is not registered; {REGISTER_MODEL}"]
     world.models.register("globex", "churn", ModelSpec("churn.onnx", "onnx"))
 
     assert world.refused({"input": QUERY}, tenant="globex") == [
-        "input.connection 'sales' is not registered; register it with POST /api/v1/connections"
+        f"input.connection 'sales' is not registered; {REGISTER_CONNECTION}"
     ]
 
 
@@ -355,7 +365,7 @@ def test_a_default_that_the_tenant_has_not_registered_is_named(world: World) -> 
 
     assert world.refused({"input": {"source": "sql", "query": "SELECT 1"}}) == [
         "input.connection is not named, and the service's default one, 'warehouse' (PENSTOCK_DEFAULT_CONNECTION), "
-        "is not registered; register it with POST /api/v1/connections, or name another"
+        f"is not registered; {REGISTER_CONNECTION}, or name another"
     ]
 
 
@@ -367,7 +377,15 @@ def test_a_connection_that_may_not_be_reached_any_more_is_told_without_its_secre
     assert "hush" not in line
 
 
-@pytest.mark.parametrize("query", ["SELECT id FROM nobody", "DELETE FROM customers", "SELECT 1; SELECT 2"])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT id FROM nobody",
+        "DELETE FROM customers",
+        "SELECT 1; SELECT 2",
+        pytest.param("SELECT " + "(" * 400 + "1" + ")" * 400, id="nested"),
+    ],
+)
 def test_a_query_that_cannot_be_is_refused(world: World, query: str) -> None:
     (line,) = world.refused({"input": {**QUERY, "query": query}})
 
@@ -413,6 +431,15 @@ def test_more_rows_than_are_taken_are_refused_at_once(world: World, given: dict[
     ]
 
 
+def test_a_database_that_has_become_a_link_since_it_was_looked_at_is_not_counted(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (world.work / "link.db").symlink_to(world.work / "sales.db")
+    monkeypatch.setattr(Reach, "uri", lambda *_: f"sqlite:///{world.work}/link.db")
+
+    assert world.submit({"input": QUERY}).total_rows is None
+
+
 def test_a_database_that_is_away_is_not_waited_for(world: World) -> None:
     world.keyless = True
     world.connections.put("acme", "away", "postgresql://sales@127.0.0.1:1/sales")
@@ -426,6 +453,31 @@ def test_a_query_that_takes_long_to_count_is_taken_uncounted(world: World, monke
     endless = "WITH RECURSIVE n AS (SELECT 1 AS id UNION ALL SELECT id + 1 FROM n) SELECT id FROM n"
 
     assert world.submit({"input": {**QUERY, "query": endless}}).total_rows is None
+
+
+def test_a_pattern_of_very_many_stars_is_no_more_work_than_one(world: World) -> None:
+    for n in range(12):
+        for m in range(12):
+            (world.work / "tree" / f"{n}" / f"{m}" / "leaf").mkdir(parents=True)
+    path = "tree/" + "**/" * 300 + "none"
+
+    assert world.refused({"input": {"source": "parquet", "path": path}}) == [
+        f"input.path {world.work}/{path}: no file matches the pattern"
+    ]
+
+
+@pytest.mark.parametrize("path", ["in.parquet", "many/**/none"])
+def test_files_that_take_long_to_find_are_taken_uncounted_and_not_estimated(
+    world: World, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    (world.work / "many").mkdir()
+    body = {"input": {"source": "parquet", "path": path}}
+    monkeypatch.setattr("launcher.admission._COUNT_S", 0.0)
+    monkeypatch.setattr("launcher.admission._LOOK_S", 0.0)
+
+    assert world.submit(body).total_rows is None
+    with pytest.raises(RequestError, match=r"^input\.path names more folders and files than can be looked at in 0 s"):
+        world.admission.estimate(Caller("acme", "submitter"), request(body))
 
 
 def ran(world: World, job: Job, rows: int, run_s: float) -> None:
@@ -557,9 +609,12 @@ def test_rejected_rows_are_scored_again_by_one_job_at_a_time(world: World) -> No
     with pytest.raises(NotNow) as not_both:
         world.admission.retry(failed)
 
-    assert str(told.value) == f"the rejected rows of {job.id} are scored again already, by {first.id}"
+    assert str(told.value) == f"the rejected rows of {job.id} are scored again already, by {first.id}; look at that job"
     assert second.id != first.id
-    assert str(not_both.value) == f"the rejected rows of {job.id} are scored again already, by {second.id}"
+    assert (
+        str(not_both.value)
+        == f"the rejected rows of {job.id} are scored again already, by {second.id}; look at that job"
+    )
     came_to(world, second, "cancelled")
     assert world.admission.retry(failed).status == "submitted"
 
@@ -600,7 +655,7 @@ def test_where_no_rejected_rows_are_the_line_says_why(world: World, tmp_path: Pa
     (world.parts.home.job(emptied.id).path / "rejects" / "part-0.parquet").unlink()
 
     for job, line in [
-        (clean, f"{clean.id} rejected no row"),
+        (clean, f"{clean.id} rejected no row; there is nothing to score again"),
         (
             failed,
             f"{failed.id} is failed: nothing of it is published; retry it first, with max_reject_ratio if it failed "

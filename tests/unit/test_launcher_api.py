@@ -140,6 +140,20 @@ class TestKeyring:
 
         assert seen == [None, True, True, None, False, False, False]
 
+    def test_asks_again_whether_a_key_opens(self, keys: KeyStore) -> None:
+        now = 0.0
+        ring = Keyring(keys, keyless=True, clock=lambda: now)
+        opened = [ring.still_opens("")]
+        key, token = keys.create("acme", "viewer")
+        now = 1.0
+        opened += [ring.still_opens(""), ring.still_opens(token)]
+        keys.revoke(key.id)
+        opened += [ring.still_opens(token)]
+        now = 2.0
+        opened += [ring.still_opens(token)]
+
+        assert opened == [True, False, True, True, False]
+
     def test_of_a_service_with_keys_never_opens_the_doors(self, keys: KeyStore) -> None:
         assert not Keyring(keys, keyless=False).is_keyless()
 

@@ -408,6 +408,18 @@ def test_a_whole_result_is_saved(service: Stage, client: Client, tmp_path: Path,
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_what_csv_cannot_write_is_json_there(service: Stage, client: Client, tmp_path: Path) -> None:
+    probabilities = pa.array([[0.25, 0.75], None], pa.list_(pa.float32(), 2))
+    service.on("GET", f"{JOB}/results", arrow_pages(pa.table({"id": [1, 2], "probabilities": probabilities})))
+    client.job("batch-1").save_results(tmp_path / "scores.csv")
+
+    assert (tmp_path / "scores.csv").read_text().splitlines() == [
+        '"id","probabilities"',
+        '1,"[0.25, 0.75]"',
+        "2,",
+    ]
+
+
 def test_a_page_whose_rows_have_narrower_types_fits(service: Stage, client: Client, tmp_path: Path) -> None:
     service.on("GET", f"{JOB}/results", arrow_pages(pa.table({"p": [0.5]}), pa.table({"p": [1]})))
     client.job("batch-1").save_results(tmp_path / "scores.parquet")
@@ -436,8 +448,7 @@ def test_of_a_result_that_ends_in_the_middle_nothing_is_there(service: Stage, cl
     service.on("GET", f"{JOB}/results", lambda asked: gone if "cursor" in asked.query else pages(asked))
     with pytest.raises(Gone):
         client.job("batch-1").save_results(tmp_path / "scores.parquet")
-    nested = arrow_pages(pa.table({"list": [[1]]}))
-    service.on("GET", f"{JOB}/results", nested)
+    service.on("GET", f"{JOB}/results", arrow_pages(ROWS, pa.table({"other": [1]})))
     with pytest.raises(Unwritable, match="cannot be written: "):
         client.job("batch-1").save_results(tmp_path / "scores.csv")
     with pytest.raises(Unwritable, match="cannot be written: No such file or directory"):

@@ -1,6 +1,7 @@
 """Work in a process of its own: its answer, its errors, and that nothing of it stays."""
 
 import resource
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ class Aside:
     forks: Any
     folder: Path
 
-    def call(self, function: str, timeout_s: float = PATIENCE_S, **arguments: Any) -> Any:
+    def call(
+        self, function: str, timeout_s: float = PATIENCE_S, memory_bytes: int | None = None, **arguments: Any
+    ) -> Any:
         return call_aside(
             self.forks,
             f"tests.unit.asides:{function}",
@@ -35,6 +38,7 @@ class Aside:
             working_dir=str(self.folder),
             environment={"GREETING": "hello"},
             log=str(self.folder / "log"),
+            memory_bytes=memory_bytes,
         )
 
 
@@ -56,6 +60,34 @@ def test_the_answer_comes_back(aside: Aside) -> None:
 
 def test_an_answer_may_be_longer_than_a_pipe_holds(aside: Aside) -> None:
     assert aside.call("much", characters=300_000) == "ä" * 300_000
+
+
+@pytest.mark.parametrize("data", [b"", b"\n", bytes(range(256)) * 1000], ids=["none", "a line", "longer than a pipe"])
+def test_bytes_come_back_as_they_are(aside: Aside, data: bytes) -> None:
+    assert aside.call("raw", data=list(data)) == data
+
+
+def test_what_needs_more_memory_than_it_may_take_fails(aside: Aside) -> None:
+    with pytest.raises(AsideFailed) as told:
+        aside.call("take", megabytes=200, memory_bytes=100 * 1024 * 1024)
+
+    assert told.value.kind == "MemoryError"
+    assert aside.call("take", megabytes=50, memory_bytes=100 * 1024 * 1024) == 50 * 1024 * 1024
+
+
+@pytest.mark.parametrize("text", ["", "5", "[]", '{"bytes": 7}\nfew', '{"error": 1, "kind": "E"}', "[" * 60_000])
+def test_an_answer_that_is_none_is_told_as_a_death(aside: Aside, text: str) -> None:
+    with pytest.raises(AsideFailed) as told:
+        aside.call("write", text=text)
+
+    assert told.value.kind == "ProcessDied"
+
+
+def test_an_answer_without_end_is_not_kept(aside: Aside, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("launcher.forks.aside._MOST_BYTES", 100_000)
+
+    with pytest.raises(AsideFailed, match="its answer has more than 100,000 bytes"):
+        aside.call("much", characters=300_000)
 
 
 def test_what_it_says_is_in_the_log(aside: Aside) -> None:
@@ -125,6 +157,17 @@ def test_a_launcher_with_very_many_open_files_is_answered(aside: Aside) -> None:
         for file in held:
             file.close()
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_server_that_is_cold_is_not_waited_for_longer(tmp_path: Path) -> None:
+    server = ForkServer(
+        preload=(), environment={}, log=tmp_path / "log", on_exit=lambda pid, code: None, on_lost=lambda: None
+    )
+    began = time.monotonic()
+    with pytest.raises(ForkFailed, match="is not warm yet"):
+        Aside(server, tmp_path).call("add", timeout_s=0.1, left=1, right=1)
+
+    assert time.monotonic() - began < 30
 
 
 def test_a_process_that_cannot_be_forked_is_told_and_leaves_nothing_open(tmp_path: Path) -> None:

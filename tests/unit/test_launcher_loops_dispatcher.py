@@ -45,7 +45,8 @@ class Dispatching:
             connections_of,
             lambda tenant: (f"/data/{tenant}",),
             "tests.light",
-            self.parts.clock,
+            machine="host",
+            launcher_lives=lambda owner: owner != "host-dead",
         )
 
     def add(self, job_id: str = "batch-1", **changes: Any) -> None:
@@ -128,7 +129,6 @@ def test_a_process_that_dies_before_its_first_word_costs_the_job_a_retry(world: 
         world.settings,
         lambda owner: True,
         dispatcher.is_starting,
-        world.parts.clock,
     )
     reaper.note_exit(NOBODY, 1)
 
@@ -229,6 +229,24 @@ def test_a_host_that_has_no_address_for_a_moment_is_tried_again(world: Dispatchi
     assert (world.job().status, world.job().retries) == ("submitted", 1)
 
 
+def test_a_resolver_that_is_away_costs_no_retry(world: Dispatching) -> None:
+    world.add(config={"retry_count": 0})
+    world.refusal = HostUnknown("db.example.com", for_now=True)
+    dispatcher = world.made()
+    dispatcher.tick()
+    waiting = world.job()
+    world.refusal = None
+    world.parts.clock.advance(11)
+    dispatcher.tick()
+
+    assert (waiting.status, waiting.retries) == ("submitted", 0)
+    assert waiting.not_before is not None
+    assert world.job().status == "preparing"
+    assert world.parts.reasons()[-2].startswith(
+        "the address of host 'db.example.com' cannot be found out at the moment"
+    )
+
+
 def test_a_working_folder_that_is_gone_fails_the_job(world: Dispatching, tmp_path: Path) -> None:
     world.add(working_dir=str(tmp_path / "gone"))
     world.made().tick()
@@ -288,8 +306,54 @@ def test_a_store_that_goes_away_meanwhile_is_told_and_leaves_nothing_held(
 
     with pytest.raises(StoreUnavailable):
         dispatcher.tick()
-    assert not dispatcher.is_starting("batch-1")
+    assert not dispatcher.is_starting(world.job())
     assert not world.parts.home.job("batch-1").is_alive()
+
+
+def test_while_no_process_can_be_forked_jobs_wait_in_the_queue(world: Dispatching) -> None:
+    world.add()
+    world.forks.is_warm = False
+    dispatcher = world.made()
+
+    assert dispatcher.tick() == 0
+    assert (world.job().status, world.job().retries) == ("submitted", 0)
+    world.forks.is_warm = True
+    assert dispatcher.tick() == 1
+
+
+def test_what_a_launcher_that_died_has_left_running_takes_places(world: Dispatching) -> None:
+    for n in range(8):
+        world.add(f"batch-{n}", tenant=f"tenant-{n}")
+    # Of this machine and gone, of this machine and alive, of another machine.
+    for owner in ("host-dead", "host-lives", "other-dead"):
+        assert len(world.parts.store.claim(owner, 1, 9, 30.0)) == 1
+
+    assert world.made("host-new", max_jobs=3).tick() == 2
+
+
+def test_whether_a_job_starts_is_told_while_a_claim_waits_for_the_store(
+    world: Dispatching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.add()
+    claim = world.parts.store.claim
+    claimed, go_on = threading.Event(), threading.Event()
+
+    def slow(*asked: Any) -> list[Job]:
+        jobs = claim(*asked)
+        claimed.set()
+        assert go_on.wait(PATIENCE_S)
+        return jobs
+
+    monkeypatch.setattr(world.parts.store, "claim", slow)
+    dispatcher = world.made()
+    with ThreadPoolExecutor(1) as threads:
+        ticking = threads.submit(dispatcher.tick)
+        assert claimed.wait(PATIENCE_S)
+        assert dispatcher.is_starting(world.job())
+        assert not dispatcher.is_starting(replace(world.job(), owner="launcher-two"))
+        go_on.set()
+        ticking.result(PATIENCE_S)
+    assert not dispatcher.is_starting(world.job())
 
 
 # --- stopping and racing -------------------------------------------------------------------------------------------
@@ -320,7 +384,7 @@ def test_nobody_finds_a_claimed_job_that_is_not_about_to_start(world: Dispatchin
         while not done.is_set():
             for job in world.parts.store.at_work():
                 # In this order, as the reaper asks.
-                if not dispatcher.is_starting(job.id):
+                if not dispatcher.is_starting(job):
                     now = world.parts.store.get(job.id)
                     if now.status == "preparing" and now.pid is None:
                         wrong.append(job)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from launcher.errors import StoreUnavailable
+from launcher.errors import AsideFailed, Conflict, StoreUnavailable
 from launcher.forks.forking import ForkServer
 from launcher.home import JobFolder
 from launcher.loops.janitor import IDEMPOTENCY_HOURS, Janitor
 from launcher.reach.tenant import Reach
 from launcher.settings import Settings
 from launcher.state.deliveries import Deliveries
-from launcher.state.idempotency import Idempotency
+from launcher.state.idempotency import Answer, Idempotency, Turn
 from launcher.state.job import Job, Status, Webhook
 from launcher.state.registry import Connections
 from pipelines.spec import ParquetOutput, SqlInput
@@ -215,10 +215,20 @@ def test_a_job_that_cannot_expire_holds_up_no_other(
 
     monkeypatch.setattr(Path, "unlink", refusing)
 
-    assert world.janitor().tick() == 1
-    assert not world.expired("batch-1")
-    assert world.expired("batch-2")
-    assert "batch-1 does not expire: [Errno 1] Operation not permitted" in caplog.text
+    janitor = world.janitor()
+    assert janitor.tick() == 1
+    assert "batch-1 is not tidied away: [Errno 1] Operation not permitted" in caplog.text
+    assert world.left("batch-1") > KEPT
+    assert world.left("batch-2") == KEPT
+    # It has expired all the same, and is looked after now and then.
+    assert world.expired("batch-1")
+    monkeypatch.setattr(Path, "unlink", unlink)
+    janitor.tick()
+    assert world.left("batch-1") > KEPT
+    world.parts.clock.now += timedelta(hours=1)
+    janitor.tick()
+    assert world.left("batch-1") == KEPT
+    assert world.parts.store.untidied(9) == []
 
 
 def test_a_store_that_is_away_is_told_to_the_caller(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,8 +242,10 @@ def test_a_store_that_is_away_is_told_to_the_caller(world: World, monkeypatch: p
 
     with pytest.raises(StoreUnavailable):
         world.janitor().tick()
-    assert not world.expired()
     assert "results" in world.left()
+    monkeypatch.undo()
+    world.janitor().tick()
+    assert world.left() == KEPT
 
 
 def test_old_keys_and_deliveries_are_forgotten(world: World) -> None:
@@ -242,13 +254,55 @@ def test_old_keys_and_deliveries_are_forgotten(world: World) -> None:
     world.parts.add("batch-1", webhook=Webhook("https://example.org", ("submitted",)))
     deliveries.delivered(deliveries.of_job("batch-1")[0].id)
     world.parts.clock.now = datetime.now(UTC) - timedelta(hours=IDEMPOTENCY_HOURS + 1)
-    assert idempotency.begin("acme", "old", "hash", 1.0) is None
-    idempotency.finish("acme", "old", 202, "{}")
+    old = idempotency.begin("acme", "old", "hash", 1.0)
     world.parts.clock.now = datetime.now(UTC)
-    assert idempotency.begin("acme", "new", "hash", 1.0) is None
-    idempotency.finish("acme", "new", 202, "{}")
+    new = idempotency.begin("acme", "new", "hash", 1.0)
+    for key, turn in (("old", old), ("new", new)):
+        assert isinstance(turn, Turn)
+        idempotency.finish("acme", key, turn, 202, "{}")
     world.janitor().tick()
 
     assert deliveries.of_job("batch-1") == []
-    assert idempotency.begin("acme", "old", "hash", 1.0) is None
-    assert idempotency.begin("acme", "new", "hash", 1.0) is not None
+    assert isinstance(idempotency.begin("acme", "old", "hash", 1.0), Turn)
+    assert isinstance(idempotency.begin("acme", "new", "hash", 1.0), Answer)
+
+
+def test_nobody_asks_again_for_a_job_that_is_about_to_go(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.ended(status="failed")
+    refused: list[Conflict] = []
+
+    def retry(*asked: Any, **more: Any) -> None:
+        with pytest.raises(Conflict) as told:
+            world.parts.store.move("batch-1", ["failed"], "submitted", "retried on request")
+        refused.append(told.value)
+
+    monkeypatch.setattr("launcher.loops.janitor.call_aside", retry)
+    world.janitor().tick()
+
+    assert len(refused) == 1
+    assert world.parts.store.get("batch-1").status == "failed"
+    assert world.left() == KEPT
+
+
+@pytest.mark.parametrize("days", [0, 8])
+def test_a_destination_that_is_away_is_asked_again_for_a_week(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, days: int
+) -> None:
+    world.ended(status="failed")
+    asked: list[str] = []
+
+    def away(forks: Any, entry: str, *asked_more: Any, **more: Any) -> None:
+        asked.append(entry)
+        raise AsideFailed("OutputError", "the database is away")
+
+    monkeypatch.setattr("launcher.loops.janitor.call_aside", away)
+    janitor = world.janitor()
+    janitor.tick()
+    world.parts.clock.now += timedelta(days=days, hours=1)
+    janitor.tick()
+    janitor.tick()
+
+    assert asked == ["launcher.worker.discarding:discard"] * 2
+    assert world.left() >= {"plan.json"} if not days else world.left() == KEPT
+    assert (world.parts.store.untidied(9) == []) == bool(days)
+    assert ("what batch-1 staged stays where it is" in caplog.text) == bool(days)

@@ -12,12 +12,14 @@ from typing import Any
 
 import psutil
 import pytest
+import sqlalchemy as sa
 
 from launcher.errors import StoreUnavailable
 from launcher.forks.processes import is_running
 from launcher.loops.reaper import PATIENCE_S as JOB_PATIENCE_S
 from launcher.loops.reaper import Reaper, verdict
 from launcher.settings import Settings
+from launcher.state import tables
 from launcher.state.job import Job
 from tests.contract.job_store import T0, queued
 from tests.unit.launcher_parts import NOBODY, PATIENCE_S, Parts, parts, python, until
@@ -42,8 +44,7 @@ def reaper(made: Parts, lives: bool = False, starting: str = "", **settings: Any
         made.store,
         Settings(**{"retry_wait_s": 10.0, **settings}),
         launcher_lives=lambda owner: lives,
-        is_starting=lambda job_id: job_id == starting,
-        now=made.clock,
+        is_starting=lambda job: job.id == starting,
     )
 
 
@@ -291,6 +292,58 @@ def test_who_has_slept_gives_jobs_time_to_be_heard_of(made: Parts) -> None:
         assert not is_running(process.pid, started)
 
 
+# Holds its lock, says nothing, and computes; once there is a certain file it does nothing any more.
+COMPUTING = """
+import fcntl, os, sys, time
+fd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(fd, fcntl.LOCK_EX)
+print("on", flush=True)
+while not os.path.exists(sys.argv[2]):
+    sum(range(10_000))
+print("idle", flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_process_that_computes_is_not_taken_for_dead_though_it_is_silent(made: Parts, tmp_path: Path) -> None:
+    """As where C code keeps the interpreter's lock, so that no other thread can say that the job lives."""
+    job = made.claimed()
+    reaping = reaper(made, lives=True)
+    with python(COMPUTING, str(made.home.job(job.id).lock_file), str(tmp_path / "enough")) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        running = psutil.Process(process.pid)
+        made.store.beat(job.id, 1, 30.0, pid=process.pid, pid_started=running.create_time())
+        reaping.tick()
+        for _ in range(60):
+            made.clock.advance(4)
+            spent = running.cpu_times().user
+            until(lambda spent=spent: running.cpu_times().user > spent)  # type: ignore[misc]
+            assert reaping.tick() == 0
+        (tmp_path / "enough").touch()
+        process.stdout.readline()
+        until(lambda: reaping.tick() or made.store.get(job.id).status == "submitted")
+        process.wait(PATIENCE_S)
+
+    after = made.store.get(job.id)
+    reason = "its process was silent for over 30 s (PENSTOCK_LEASE_S), and was killed; retry 1 of 3"
+    assert (after.status, after.retries) == ("submitted", 1)
+    assert made.reasons(job.id)[-1].startswith(reason)
+    # Where people look first.
+    assert reason in made.home.job(job.id).log.read_text()
+
+
+def test_a_job_that_waits_and_was_told_to_stop_is_cancelled(made: Parts) -> None:
+    """As by the next run of its schedule, should whoever fired that have died at once."""
+    job = made.add(schedule_id="sched-1")
+    with made.database.transaction() as connection:
+        connection.execute(sa.update(tables.jobs).values(cancel_requested_at=made.clock.now))
+
+    assert reaper(made).tick() == 1
+    assert made.store.get(job.id).status == "cancelled"
+    assert made.reasons(job.id)[-1] == "cancelled for the next run of its schedule"
+
+
 def test_a_job_whose_lock_somebody_else_has_is_left_to_them(made: Parts) -> None:
     made.at_work()
     lock = made.home.job("batch-1").lock("batch-1")
@@ -369,7 +422,7 @@ def test_a_job_without_a_folder_is_put_right_too(made: Parts) -> None:
 
 def test_a_job_of_another_machine_is_left_while_its_lock_is_held_and_put_right_when_it_is_not(made: Parts) -> None:
     owner = "elsewhere-01234567"
-    there = Reaper(made.home, made.store, Settings(), launcher_lives=lambda _: False, now=made.clock, machine="here")
+    there = Reaper(made.home, made.store, Settings(), launcher_lives=lambda _: False, machine="here")
     made.store.add(replace(queued("batch-1"), status="submitted"), "test")
     (job,) = made.store.claim(owner, 1, 3, lease_s=1.0)
     # The pid of somebody else here: of this very test.

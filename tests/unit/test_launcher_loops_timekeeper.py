@@ -27,6 +27,7 @@ from tests.unit.launcher_parts import PATIENCE_S, FakeForks, Parts, parts
 
 # Half past midnight in Berlin: yesterday, in UTC.
 DUE = datetime(2025, 3, 15, 23, 30, tzinfo=UTC)
+REGISTER_MODEL = "register it by `penstock models register` or POST /api/v1/models"
 DAY = timedelta(days=1)
 BODY = {"model_id": "churn", "input": {"source": "parquet", "path": "in.parquet"}}
 
@@ -42,7 +43,7 @@ class World:
         reach = Reach(settings, connections, self.parts.home.path, self.work, lambda: False)
         models = Models(self.parts.database)
         admission = Admission(self.parts.home, self.parts.store, models, reach, settings, FakeForks())
-        return Timekeeper(self.parts.store, self.schedules, admission, Defaults(), self.parts.clock)
+        return Timekeeper(self.parts.store, self.schedules, admission, Defaults())
 
     @property
     def schedules(self) -> Schedules:
@@ -190,6 +191,35 @@ def test_who_is_late_by_less_than_a_minute_has_missed_nothing(world: World) -> N
     assert world.at(DUE + timedelta(seconds=59)) == 1
 
 
+def test_who_was_looking_all_the_while_has_missed_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = world.timekeeper()
+    world.parts.clock.now = DUE - timedelta(seconds=1)
+    keeper.tick()
+    for n in range(5):
+        world.add(f"sched-{n}", missed="skip")
+    make = Timekeeper.make
+
+    def slow(*asked: Any) -> Job:
+        # As where each has its rows counted.
+        world.parts.clock.advance(40)
+        return make(*asked)
+
+    monkeypatch.setattr(Timekeeper, "make", slow)
+    world.parts.clock.now = DUE
+
+    assert keeper.tick() == 5
+    # On a machine that slept nobody looked.
+    world.parts.clock.now = DUE + DAY + timedelta(hours=1)
+    assert keeper.tick() == 0
+
+
+def test_the_last_run_is_the_one_that_was_made(world: World) -> None:
+    world.add(missed="run_once")
+    world.at(DUE + 3 * DAY + timedelta(hours=5))
+
+    assert world.schedule().last_at == DUE + 3 * DAY
+
+
 # --- overlaps ----------------------------------------------------------------------------------------------------
 
 
@@ -228,11 +258,26 @@ def test_a_run_stops_those_before_it(world: World) -> None:
     if at_work.schedule_id == other.id:
         assert first.cancel_requested_at is None
         first, second, third = world.jobs()
-        assert first.status == "cancelled"
-    else:
-        assert first.cancel_requested_at is not None
-    assert (second.status, third.status) == ("cancelled", "submitted")
-    assert world.parts.reasons(second.id)[-1] == f"cancelled for {third.id}, the next run of its schedule"
+    assert first.cancel_requested_at is not None
+    assert second.cancel_requested_at is not None
+    assert third.cancel_requested_at is None
+    # Whoever looks after those that wait ends them; until then none of them is started.
+    assert {job.id for job in world.parts.store.overdue()} == {
+        job.id for job in (first, second) if job.status == "submitted"
+    }
+    world.parts.store.move(at_work.id, "preparing", "failed", "no")
+    assert second.id not in {job.id for job in world.parts.store.claim("launcher-one", 9, 9, 30.0)}
+
+
+def test_a_run_that_comes_late_stops_none_that_is_after_it(world: World) -> None:
+    world.add(overlap="cancel_running")
+    world.at(DUE + DAY)
+    (later,) = world.jobs()
+    # As by another launcher that slept between looking and firing.
+    world.schedules.update("sched-1", next_at=DUE)
+    world.at(DUE + timedelta(seconds=1))
+
+    assert world.parts.store.get(later.id).cancel_requested_at is None
 
 
 # --- what cannot be made -----------------------------------------------------------------------------------------
@@ -245,7 +290,7 @@ def test_a_body_that_is_wrong_by_now_is_told_and_the_schedule_goes_on(world: Wor
     schedule = world.schedule()
 
     assert world.jobs() == []
-    assert schedule.last_error == "model_id 'other' is not registered; register it with POST /api/v1/models"
+    assert schedule.last_error == f"model_id 'other' is not registered; {REGISTER_MODEL}"
     assert (schedule.next_at, schedule.last_job_id) == (DUE + DAY, None)
 
 

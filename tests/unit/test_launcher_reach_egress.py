@@ -3,14 +3,17 @@
 import os
 import re
 import socket
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import pytest
 from psycopg import pq
 
 from launcher.errors import AddressForbidden, HostUnknown, SettingWrong, UriForbidden
-from launcher.reach.egress import Egress, look_up
+from launcher.reach.egress import Egress, Lookups, look_up
+from launcher.worker.failures import is_passing
 from tests.servers import Postgres
 from transforms.connection import Connection
 
@@ -423,3 +426,111 @@ def test_the_systems_resolver_is_asked() -> None:
     assert set(look_up("localhost", 80)) <= {
         str(answer[4][0]) for answer in socket.getaddrinfo("localhost", 80, type=socket.SOCK_STREAM)
     }
+
+
+# --- resolvers that hang -----------------------------------------------------------------------------------------
+
+
+class Hanging:
+    """A resolver that answers no name that begins with `slow` until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.asked: list[str] = []
+        self._lock = threading.Lock()
+        self.going = 0
+
+    def __call__(self, host: str, port: int) -> list[str]:
+        with self._lock:
+            self.asked.append(host)
+            self.going += 1
+        if host.startswith("slow"):
+            self.go.wait()
+        with self._lock:
+            self.going -= 1
+        return ["10.0.0.5"]
+
+    def wait_for(self, going: int) -> None:
+        """Wait until so many are looked up, and see that it is no more."""
+        deadline = time.monotonic() + 20
+        while self.going < going:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        assert self.going == going
+
+
+@pytest.fixture
+def hanging() -> Iterator[Hanging]:
+    resolver = Hanging()
+    yield resolver
+    resolver.go.set()
+
+
+def test_a_resolver_that_hangs_holds_nobody_for_long(hanging: Hanging) -> None:
+    egress = Egress(look_up=hanging, patience_s=0.2)
+    began = time.monotonic()
+    with pytest.raises(HostUnknown, match=r"^the address of host 'slow-1' cannot be found out at the moment") as caught:
+        egress.pin_connection("postgresql://u:p@db,slow-1,slow-2,slow-3/x", NO_SECRETS)
+    with pytest.raises(HostUnknown):
+        egress.resolve("slow-4", 80)
+
+    # All hosts of a URI have one deadline.
+    assert time.monotonic() - began < 2
+    assert caught.value.for_now
+    # So a job whose host it is waits for its next try, and does not fail.
+    assert is_passing(caught.value)
+
+
+def test_names_are_asked_for_at_once_and_each_once(hanging: Hanging) -> None:
+    egress = Egress(look_up=hanging)
+    found: list[str] = []
+    asking = threading.Thread(
+        target=lambda: found.append(egress.pin_connection("postgresql://u:p@slow-1,slow-2,db,slow-1/x", NO_SECRETS))
+    )
+    asking.start()
+    hanging.wait_for(2)
+    hanging.go.set()
+    asking.join(20)
+
+    assert sorted(hanging.asked) == ["db", "slow-1", "slow-2"]
+    assert parsed(found[0])["host"] == "slow-1,slow-2,db,slow-1"
+    assert parsed(found[0])["hostaddr"] == ",".join(["10.0.0.5"] * 4)
+
+
+def test_hosts_of_a_uri_are_few() -> None:
+    def never(host: str, port: int) -> list[str]:
+        raise AssertionError(host)
+
+    PUBLIC.check_connection("postgresql://u:p@db,db,db,two/x", NO_SECRETS)
+    with pytest.raises(UriForbidden, match=r"^the URI names 5 hosts; name at most 4$"):
+        Egress(look_up=never).check_connection("postgresql://u:p@db,db,db,db,two/x", NO_SECRETS)
+    with pytest.raises(UriForbidden, match=r"^the URI names 340 hosts; name at most 4$"):
+        Egress(look_up=never).check_connection(
+            f"postgresql://u:p@h/x?hostaddr={','.join(['1.1.1.1'] * 340)}&host={','.join(['db'] * 340)}", NO_SECRETS
+        )
+
+
+def test_lookups_that_hang_do_not_pile_up_and_leave_some_for_other_tenants(hanging: Hanging) -> None:
+    egress = Egress(look_up=hanging, patience_s=0.05, lookups=Lookups(most=5, most_of_one=3))
+    for n in range(10):
+        with pytest.raises(HostUnknown):
+            egress.resolve(f"slow-{n}", 80, whose="mallory")
+
+    hanging.wait_for(3)
+    assert egress.resolve("db", 80, whose="acme") == ["10.0.0.5"]
+    for n in range(10):
+        with pytest.raises(HostUnknown) as caught:
+            egress.resolve(f"slow-{n}", 80, whose="acme")
+        assert caught.value.for_now
+    hanging.wait_for(5)
+    # Once the resolver answers, there is room again.
+    hanging.go.set()
+    assert replace(egress, patience_s=20).resolve("db", 80, whose="mallory") == ["10.0.0.5"]
+
+
+def test_what_a_resolver_breaks_over_is_told_as_it_is() -> None:
+    def broken(host: str, port: int) -> list[str]:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        Egress(look_up=broken).resolve("db", 80)

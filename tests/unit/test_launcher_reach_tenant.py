@@ -1,5 +1,6 @@
 """What a tenant may reach: folders, hosts and databases, by a setting, a registered name or the service's default."""
 
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -7,12 +8,22 @@ from typing import Any
 
 import pytest
 
-from launcher.errors import AddressForbidden, ConnectionUnknown, LauncherError, PathForbidden, UriForbidden
-from launcher.reach.tenant import Reach, connections_of
+from launcher.errors import (
+    AddressForbidden,
+    ConnectionUnknown,
+    HostUnknown,
+    LauncherError,
+    PathForbidden,
+    UriForbidden,
+)
+from launcher.reach.egress import Lookups
+from launcher.reach.tenant import Reach, connections_of, shared_folders
 from launcher.settings import Settings
+from launcher.state.keys import Key
 from launcher.state.registry import Connections
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, SqlInput, TableOutput
 from predictors.base import ModelSpec
+from tests.contract.job_store import T0
 from tests.unit.launcher_parts import Parts, parts
 
 MODEL = ModelSpec("churn.onnx", "onnx")
@@ -82,6 +93,30 @@ def test_the_home_stays_closed_wherever_it_lies(world: World, tmp_path: Path) ->
             reach.confinement("acme").confined("input.path", path)
 
 
+@pytest.mark.parametrize(
+    ("paths", "tenants", "line"),
+    [
+        pytest.param(None, ["acme", "globex"], "2 tenants (acme, globex) share folders, and each may", id="not set"),
+        pytest.param("/data", ["acme", "globex"], "PENSTOCK_ALLOWED_PATHS has no {tenant}", id="one for all"),
+        pytest.param(None, [f"t{n}" for n in range(9)], "9 tenants (t0, t1, t2, t3, t4, …) share", id="many"),
+        pytest.param("/data/{tenant}:/models", ["acme", "globex"], None, id="of their own"),
+        pytest.param(None, ["acme", "acme"], None, id="alone"),
+        pytest.param(None, ["acme", "-globex"], None, id="the other's key is revoked"),
+        pytest.param(None, [], None, id="nobody"),
+    ],
+)
+def test_tenants_that_share_their_folders_are_told_of(paths: str | None, tenants: list[str], line: str | None) -> None:
+    keys = [
+        Key(f"{n}", each.lstrip("-"), "viewer", None, T0, T0 if each.startswith("-") else None)
+        for n, each in enumerate(tenants)
+    ]
+
+    told = shared_folders(Settings(allowed_paths=paths), keys)
+
+    assert (told is None) == (line is None)
+    assert line is None or line in (told or "")
+
+
 # --- connections -------------------------------------------------------------------------------------------------
 
 
@@ -125,6 +160,47 @@ def test_what_the_operator_allows_is_reached(world: World) -> None:
 
     assert reach.check_connection("acme", HERE) == HERE
     assert reach.uri("acme", "sales") == f"{HERE}?hostaddr=127.0.0.1"
+
+
+def test_a_name_is_looked_up_once_for_a_job(world: World) -> None:
+    world.register("sales", "postgresql://sales:hush@db/sales")
+    asked: list[str] = []
+
+    def resolver(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["192.0.2.7"]
+
+    reach = world.reach()
+    # As the cached property would be, but for its resolver.
+    reach.__dict__["egress"] = replace(reach.egress, look_up=resolver)
+
+    assert reach.uri("acme", "sales") == "postgresql://sales:hush@db/sales?hostaddr=192.0.2.7"
+    assert asked == ["db"]
+
+
+def test_a_tenant_has_lookups_of_its_own(world: World) -> None:
+    world.register("sales", "postgresql://sales:hush@slow/sales")
+    world.register("sales", "postgresql://sales:hush@db/sales", "globex")
+    go = threading.Event()
+
+    def resolver(host: str, port: int) -> list[str]:
+        if host == "slow":
+            go.wait()
+        return ["192.0.2.7"]
+
+    reach = world.reach()
+    reach.__dict__["egress"] = replace(reach.egress, look_up=resolver, patience_s=0.05, lookups=Lookups(9, 1))
+    try:
+        for _ in range(2):
+            with pytest.raises(HostUnknown):
+                reach.uri("acme", "sales")
+
+        assert "192.0.2.7" in reach.uri("globex", "sales")
+        # And so when it is registered.
+        with pytest.raises(HostUnknown):
+            reach.check_connection("acme", "postgresql://sales:hush@db/sales")
+    finally:
+        go.set()
 
 
 def test_without_keys_everything_is_reached_that_whoever_started_the_service_can_reach(

@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,11 @@ import pytest
 
 from launcher.errors import LauncherError, ResultGone, ResultUnreadable
 from launcher.rows.results import FolderResult, ResultPlace, TableResult, as_arrow_stream, as_json_rows, result_page
-from launcher.rows.tablepages import TIMEOUT_S
+from launcher.rows.tablepages import TIMEOUT_S, TablesAside
+from predictors.bounds import Bounds
+from tests.api import ASIDE
 from tests.contract.sinks import SCHEMA, manifest_of, rows_of, spans_of, split_of, table_of
+from tests.unit.launcher_parts import warm_forks
 from transforms.batches import ScoredSpan, Span
 from transforms.connection import Connection, ConnectionRefused
 from transforms.sinks.base import Sink
@@ -338,6 +343,50 @@ class TestFolderPages:
         assert page.rows.to_pylist() == [rows.to_pylist()[1], rows.to_pylist()[0]]
 
 
+class TestFolderPagesWithinBounds(TestFolderPages):
+    @pytest.fixture(autouse=True)
+    def bound(self, where: None, tmp_path: Path) -> None:
+        self.place = replace(self.place, within=Bounds((str(tmp_path),), closed=(str(tmp_path / "closed"),)))
+
+    @pytest.mark.parametrize("is_above", [True, False])
+    def test_a_folder_that_leads_elsewhere_is_not_read(self, tmp_path: Path, is_above: bool) -> None:
+        self.publish(rows_of(0, 100))
+        self.folder.rename(tmp_path / "closed")
+        self.folder.symlink_to(tmp_path / "closed")
+        if is_above:
+            (tmp_path / "above").symlink_to(tmp_path)
+            self.place = replace(self.place, path=str(tmp_path / "above" / "closed"))
+
+        with pytest.raises(ResultGone, match="leads elsewhere since job_1 published there"):
+            result_page(self.place, 0, 10)
+
+    def test_a_file_that_takes_anothers_name_is_not_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        import launcher.rows.results as results
+
+        self.publish(rows_of(0, 100))
+        find = results._files
+
+        def find_and_exchange(*args: Any) -> list[Path]:
+            found = find(*args)
+            (file,) = self.folder.glob("*.parquet")
+            file.rename(tmp_path / "secret.parquet")
+            file.symlink_to(tmp_path / "secret.parquet")
+            return found
+
+        monkeypatch.setattr(results, "_files", find_and_exchange)
+
+        with pytest.raises(ResultUnreadable):
+            result_page(self.place, 0, 10)
+
+    def test_no_file_stays_open(self) -> None:
+        self.publish(rows_of(0, 100))
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(10):
+            result_page(self.place, 0, 10)
+
+        assert len(os.listdir("/proc/self/fd")) <= before
+
+
 class TestSqlitePages:
     @pytest.fixture(autouse=True)
     def where(self, tmp_path: Path) -> None:
@@ -366,6 +415,34 @@ class TestSqlitePages:
         assert 1 <= first.rows.num_rows <= 16
         assert first.next_offset == first.rows.num_rows
         assert [text for page in all_rows(place, 100) for text in page["name"].to_pylist()] == texts
+
+    def test_a_row_that_is_larger_than_a_page_is_refused(self) -> None:
+        place = self.publish(pa.record_batch({"id": [0, 1, 2], "name": ["a", "b", "x" * 20 * 1024 * 1024]}))
+
+        assert result_page(place, 0, 2).rows.num_rows == 2
+        with pytest.raises(ResultUnreadable, match="row 3 has 20 MiB, and a page at most 16 MiB; read it from the da"):
+            result_page(place, 2, 2)
+
+    def test_rows_are_read_few_at_a_time_where_one_is_large(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import launcher.rows.tablepages as tablepages
+
+        read: list[int] = []
+        bounded = tablepages.bounded
+
+        def noted(batches: Iterable[pa.RecordBatch], limit: int) -> tuple[list[pa.RecordBatch], bool]:
+            def each() -> Iterator[pa.RecordBatch]:
+                for batch in batches:
+                    read.append(batch.num_rows)
+                    yield batch
+
+            return bounded(each(), limit)
+
+        place = self.publish(pa.record_batch({"id": list(range(40)), "name": ["x" * 3 * 1024 * 1024] * 40}))
+        monkeypatch.setattr(tablepages, "bounded", noted)
+        page = result_page(place, 0, 40)
+
+        assert page.rows.num_rows == 5
+        assert set(read) <= {0, 1}
 
     @pytest.mark.parametrize("name", ["predictions.scores", "order", 'quo"te', "Übersicht", "%s", "main.t", "?1"])
     def test_a_table_name_is_taken_literally(self, name: str) -> None:
@@ -437,6 +514,18 @@ class TestSqlitePages:
             "score": ["0.5", "half", "2.0"],
             "name": [b"a", b"\x00\xff", b"b"],
         }
+
+    def test_a_database_that_is_pinned_is_so_in_a_process_of_its_own(self, tmp_path: Path) -> None:
+        place = self.publish(rows_of(0, 10))
+        (tmp_path / "link.db").symlink_to(tmp_path / "results.db")
+        uri = f"sqlite:///{tmp_path}/link.db"
+
+        with warm_forks(tmp_path, *ASIDE) as forks:
+            aside = TablesAside(forks, str(tmp_path), {})
+            linked = replace(place, connection=Connection(uri))
+            assert result_page(linked, 0, 100, aside.read).rows.num_rows == 10
+            with pytest.raises(ConnectionRefused, match="leads elsewhere"):
+                result_page(replace(place, connection=Connection(uri, pinned=True)), 0, 100, aside.read)
 
     def test_a_database_whose_file_is_gone_shows_no_result(self, tmp_path: Path) -> None:
         place = self.publish(rows_of(0, 10))

@@ -13,8 +13,10 @@ from alembic.migration import MigrationContext
 from launcher.errors import StoreUnavailable
 from launcher.state import migrate
 from launcher.state.database import HEAD, Database
+from launcher.state.sql import SqlJobStore
 from launcher.state.tables import metadata
 from tests.contract.databases import InPostgres, InSqlite, driver_url
+from tests.contract.job_store import queued
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,6 +65,27 @@ class _Migrations:
         )
         with database.reading() as connection:
             assert connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar_one() == "9999"
+
+    def test_a_store_of_the_first_version_keeps_its_jobs(self, open_database: Callable[[], Database]) -> None:
+        database = open_database()
+        store = SqlJobStore(database)
+        for n in (1, 2):
+            store.add(queued(f"batch-{n}"), "POST")
+            store.move(f"batch-{n}", "submitted", "failed", "no")
+        store.expire("batch-1")
+        with database.transaction() as connection:
+            # As the first version had it.
+            connection.execute(sa.text("DROP INDEX ix_jobs_untidied"))
+            connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN tidied_at"))
+            connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
+
+        again = SqlJobStore(open_database())
+
+        assert {job.id for job in again.jobs()} == {"batch-1", "batch-2"}
+        # What had expired was tidied away then.
+        assert again.untidied(9) == []
+        again.expire("batch-2")
+        assert [job.id for job in again.untidied(9)] == ["batch-2"]
 
 
 class TestSqlite(InSqlite, _Migrations):

@@ -3,6 +3,7 @@
 import sqlite3
 import subprocess
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,13 +15,16 @@ import pytest
 import sqlalchemy as sa
 
 from launcher.errors import StoreUnavailable
-from launcher.state.database import Database
+from launcher.state.database import HEAD, Database
+from launcher.state.job import Live
 from launcher.state.sql import SqlJobStore
 from launcher.state.store import Filter, Position
 from pipelines.spec import SqlInput
 from predictors.base import ModelSpec
 from tests.contract.databases import InPostgres, InSqlite
-from tests.contract.job_store import SPEC, T0, JobStoreContract, job, queued
+from tests.contract.job_store import SPEC, T0, JobStoreContract, come_to, job, queued
+
+PATIENCE_S = 60
 
 
 class _InSql(JobStoreContract):
@@ -34,7 +38,61 @@ class TestSqlite(InSqlite, _InSql):
 
 
 class TestPostgres(InPostgres, _InSql):
-    pass
+    def test_who_stands_still_in_the_middle_of_a_claim_keeps_nobody_from_claiming(
+        self, open_database: Callable[[], Database], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("launcher.state.database._IDLE_IN_TRANSACTION_S", 1)
+        stopped, other = SqlJobStore(open_database()), SqlJobStore(open_database())
+        stopped.add(queued("batch-1"), "POST")
+        holds, go_on = threading.Event(), threading.Event()
+
+        def stand_still() -> None:
+            with stopped.database.transaction(exclusive=1) as connection:
+                connection.execute(sa.text("UPDATE jobs SET owner = 'stopped'"))
+                holds.set()
+                assert go_on.wait(PATIENCE_S)
+                connection.execute(sa.text("SELECT 1"))
+
+        with ThreadPoolExecutor(1) as threads:
+            standing = threads.submit(stand_still)
+            assert holds.wait(PATIENCE_S)
+            claimed = other.claim("other", 1, 9, 30)
+            go_on.set()
+            with pytest.raises(StoreUnavailable):
+                standing.result(PATIENCE_S)
+
+        assert [job.owner for job in claimed] == ["other"]
+
+    def test_moves_that_add_to_the_same_totals_do_not_wait_for_each_other(
+        self, open_database: Callable[[], Database]
+    ) -> None:
+        stores = [SqlJobStore(open_database()) for _ in range(2)]
+        for n in range(120):
+            stores[0].add(queued(f"batch-{n}", f"tenant-{n}"), "POST")
+            come_to(stores[0], f"batch-{n}", "running", live=Live(scored=1, calls=1, call_s=0.1, call_buckets=(1, 0)))
+
+        def end(n: int) -> None:
+            # One ends as it should, the other was told to stop and its process died.
+            store, job_id = stores[n % 2], f"batch-{n}"
+            if n % 2:
+                store.move(job_id, "running", "failed", "no")
+            else:
+                store.request_cancel(job_id, "no")
+                store.move(job_id, "running", "submitted", "its process died")
+
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(end, range(120)))
+
+        assert stores[0].totals()["jobs_ended", "cancelled"] == 60
+
+    def test_the_databases_own_isolation_does_not_matter(self, open_database: Callable[[], Database]) -> None:
+        with open_database().transaction() as connection:
+            name = connection.execute(sa.text("SELECT current_database()")).scalar_one()
+            connection.execute(
+                sa.text(f"ALTER DATABASE \"{name}\" SET default_transaction_isolation = 'repeatable read'")
+            )
+        with open_database().transaction() as connection:
+            assert connection.execute(sa.text("SHOW transaction_isolation")).scalar_one() == "read committed"
 
 
 def test_what_the_database_refuses_is_told_without_the_spec(tmp_path: Path) -> None:
@@ -142,7 +200,7 @@ def test_a_store_of_another_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable) as caught:
         SqlJobStore.at(path)
     assert str(caught.value) == (
-        f"the job store {path} is of version 9999, this Penstock reads up to 0001; "
+        f"the job store {path} is of version 9999, this Penstock reads up to {HEAD}; "
         "use the Penstock that made it, or set PENSTOCK_HOME to another folder"
     )
 
@@ -177,6 +235,7 @@ _QUESTIONS: dict[str, Callable[[SqlJobStore], object]] = {
     "at-work": lambda store: store.at_work(),
     "overdue": lambda store: store.overdue(),
     "expirable": lambda store: store.expirable(T0, 100),
+    "untidied": lambda store: store.untidied(100, T0),
     "ended": lambda store: store.ended(T0),
     "totals": lambda store: store.totals(),
     "claim": lambda store: store.claim("me", 1, 1, 5),

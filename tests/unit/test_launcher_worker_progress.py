@@ -236,7 +236,7 @@ def test_progress_in_a_line(status: Any, snapshot: Snapshot | None, rows_per_s: 
 
 
 def test_time_left() -> None:
-    assert [clock(rows, 1) for rows in (0, 7, 61, 3723)] == ["0:00", "0:07", "1:01", "1:02:03"]
+    assert [clock(seconds) for seconds in (0, 7, 61, 3723)] == ["0:00", "0:07", "1:01", "1:02:03"]
 
 
 def test_lines_come_at_each_change_and_now_and_then() -> None:

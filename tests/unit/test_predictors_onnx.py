@@ -23,12 +23,14 @@ from skl2onnx import to_onnx
 from sklearn.linear_model import LogisticRegression
 
 from predictors.base import SpanPredictor
+from predictors.bounds import Bounds
 from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch, WrongAnswer
 from predictors.feeding import feed
 from predictors.onnx import OnnxPredictor
 
 Write = Callable[..., str]
 Shape = Sequence[int | str | None] | None
+ONE = np.float32([1])
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 # ONNX Runtime of the last two years reads both.
 OPSET, IR_VERSION = 17, 9
@@ -653,6 +655,99 @@ class TestExternalData:
 
         with pytest.raises(ModelNotLoadable, match="External data path"):
             loaded("model.onnx")
+
+
+class TestWithinBounds:
+    """A model that a tenant of a service has named: nothing is opened where they may not go, at whatever moment."""
+
+    @pytest.fixture
+    def own(self, tmp_path: Path) -> Path:
+        """A tenant's folder with weights, a closed folder in it, and a secret beside it."""
+        own = tmp_path / "own"
+        for folder in (own / "sub", own / "home"):
+            folder.mkdir(parents=True)
+        np.array([7], np.float32).tofile(own / "weights.bin")
+        np.array([8], np.float32).tofile(own / "sub" / "weights.bin")
+        for secret in (own / "home" / "secret.bin", tmp_path / "secret.bin"):
+            np.array([42], np.float32).tofile(secret)
+        (own / "link.bin").symlink_to(own / "home" / "secret.bin")
+        (own / "inwards.bin").symlink_to(own / "sub" / "weights.bin")
+        return own
+
+    def save(self, own: Path, location: str) -> str:
+        return TestExternalData().save(own, location)
+
+    def loaded(self, own: Path, path: str) -> OnnxPredictor:
+        predictor = OnnxPredictor(path, within=Bounds((str(own),), closed=(str(own / "home"),)))
+        predictor = pickle.loads(pickle.dumps(predictor))
+        predictor.load()
+        return predictor
+
+    @pytest.mark.parametrize(("location", "weight"), [("weights.bin", 7), ("./sub/weights.bin", 8), ("inwards.bin", 8)])
+    def test_weights_below_the_models_folder_are_read(self, own: Path, location: str, weight: int) -> None:
+        assert score(self.loaded(own, self.save(own, location)), {"x": [1.0]}) == {"y": [1.0 + weight]}
+
+    def test_a_model_without_such_files_is_read(self, own: Path) -> None:
+        path = save(own / "plain.onnx", [node("Add", "x w", "y")], {"x": (FLOAT, ["n"])}, {"y": (FLOAT, ["n"])}, w=ONE)
+
+        assert score(self.loaded(own, path), {"x": [1.0]}) == {"y": [2.0]}
+
+    @pytest.mark.parametrize(
+        "location",
+        [
+            *("home/secret.bin", "link.bin", "../secret.bin", "{own}/weights.bin/..", "sub/../../secret.bin"),
+            *("/proc/self/environ", "missing.bin", "home/missing.bin", ""),
+        ],
+    )
+    def test_other_files_are_refused_in_the_same_words_whether_they_are_there_or_not(
+        self, own: Path, location: str
+    ) -> None:
+        path = self.save(own, location.format(own=own))
+
+        with pytest.raises(ModelNotLoadable) as caught:
+            self.loaded(own, path)
+        assert str(caught.value).endswith("which is no file in the model's folder")
+
+    def test_an_address_in_the_process_is_no_file_though_one_has_its_name(self, own: Path) -> None:
+        (own / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
+        np.array([7], np.float32).tofile(own / "*" / "_ORT_MEM_ADDR_" / "*")
+
+        with pytest.raises(ModelNotLoadable, match="no file in the model's folder"):
+            self.loaded(own, self.save(own, "*/_ORT_MEM_ADDR_/*"))
+
+    def test_tensors_of_inner_graphs_are_not_read_from_other_files(self, own: Path) -> None:
+        weights = TensorProto(name="w", data_type=FLOAT, dims=[1], data_location=TensorProto.EXTERNAL)
+        weights.external_data.add(key="location", value="weights.bin")
+        constant = helper.make_node("Constant", [], ["w"], value=weights)
+        path = save(own / "m.onnx", [constant, node("Add", "x w", "y")], {"x": (FLOAT, ["n"])}, {"y": (FLOAT, ["n"])})
+
+        with pytest.raises(ModelNotLoadable, match=r"inner graph in another file, 'weights\.bin'"):
+            self.loaded(own, path)
+
+    @pytest.mark.parametrize("name", ["home/model.onnx", "linked.onnx", "elsewhere/model.onnx"])
+    def test_a_model_that_lies_elsewhere_is_refused(self, own: Path, name: str) -> None:
+        save(own / "home" / "model.onnx", [node("Identity", "x", "y")], {"x": (FLOAT, ["n"])}, {"y": (FLOAT, ["n"])})
+        (own / "linked.onnx").symlink_to(own / "home" / "model.onnx")
+        (own / "elsewhere").symlink_to(own / "home")
+
+        with pytest.raises(ModelNotLoadable, match="leads out of the folders"):
+            self.loaded(own, str(own / name))
+
+    def test_what_takes_the_files_names_while_the_runtime_loads_is_not_read(
+        self, own: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path, load = self.save(own, "weights.bin"), ort.InferenceSession
+
+        def exchange_and_load(*args: Any, **named: Any) -> ort.InferenceSession:
+            (own / "weights.bin").unlink()
+            (own / "weights.bin").symlink_to(own / "home" / "secret.bin")
+            self.save(own, "home/secret.bin")
+            return load(*args, **named)
+
+        monkeypatch.setattr(ort, "InferenceSession", exchange_and_load)
+        monkeypatch.chdir(own)
+
+        assert score(self.loaded(own, path), {"x": [1.0]}) == {"y": [8.0]}
 
 
 TENSOR = np.random.default_rng(5).normal(size=(5000, 3)).astype(np.float32)

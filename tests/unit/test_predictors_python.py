@@ -203,7 +203,8 @@ class TestAClassThatCannotBeLoaded:
         with pytest.raises(ModelNotLoadable) as caught:
             PythonPredictor("no_such_module:Model")
         assert str(caught.value) == (
-            "model no_such_module:Model: No module named 'no_such_module'; is it on the import path of the job?"
+            "model no_such_module:Model: No module named 'no_such_module'; "
+            "is it on the import path (in a service: that of the model, --import-path)?"
         )
 
     def test_a_module_that_needs_one_that_is_not_there(self, define: Define) -> None:

@@ -400,8 +400,8 @@ class TestBadData:
         assert [bad.row for bad in scores.bad] == [10, 20, *range(21, 100)]
         assert scores.bad[2] == BadRow(
             21,
-            "ValueError",
-            "a row of 79 is bad (one of 79 rejected unscored, after 2 bad ones in their batch)",
+            "NotScored",
+            "not scored, as 2 rows of its batch are bad; the last of them: a row of 79 is bad",
         )
         assert len({bad.error for bad in scores.bad[2:]}) == 1
 
@@ -516,7 +516,7 @@ class TestRowsThatTheModelNames:
         scores = Scoring(RetryPolicy(bad_rows_per_batch=3))(Model(frozenset(range(50, 100)), named=1), 100, 100)
 
         assert [row.error for row in scores.bad] == ["refused"] * 3 + [
-            "refused (one of 47 rejected unscored, after 3 bad ones in their batch)"
+            "not scored, as 3 rows of its batch are bad; the last of them: refused"
         ] * 47
 
     def test_past_the_cap_the_runs_between_named_rows_are_rejected_as_well(self) -> None:
@@ -530,7 +530,7 @@ class TestRowsThatTheModelNames:
         scores = Scoring(RetryPolicy(bad_rows_per_batch=2))(model, 100, 100)
 
         assert [row.row for row in scores.bad] == list(range(10, 100))
-        assert {row.row for row in scores.bad if "one of 88 rejected unscored" in row.error} == {
+        assert {row.row for row in scores.bad if row.error_type == "NotScored"} == {
             *range(11, 50),
             *range(51, 100),
         }

@@ -1,12 +1,23 @@
+import itertools
+import os
 import pickle
+import sqlite3
+import struct
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import adbc_driver_sqlite.dbapi
 import pytest
 from adbc_driver_manager import dbapi
 
+from launcher.rows.tablepages import read_as_arrow
 from tests.servers import Postgres
 from transforms.connection import Connection, ConnectionRefused
+from transforms.sources.counting import count_soon
 
 
 @pytest.mark.parametrize(
@@ -248,3 +259,155 @@ def test_a_reason_is_what_the_database_said(message: str, reason: str) -> None:
     error = dbapi.ProgrammingError(message, status_code=5)
 
     assert Connection("postgresql://u@h/db").reason(error) == reason
+
+
+class TestPinned:
+    """A SQLite database whose path was looked at: another file that takes its name is not read, nor written."""
+
+    @pytest.fixture(autouse=True)
+    def databases(self, tmp_path: Path) -> Iterator[None]:
+        """A tenant's database, and one of the same name that another has open, both with a log (WAL)."""
+        self.own, self.other = tmp_path / "own", tmp_path / "other"
+        self.connection = Connection(f"sqlite:///{self.own}/data.db", pinned=True)
+        for folder in (self.own, self.other):
+            folder.mkdir()
+            made = sqlite3.connect(folder / "data.db", isolation_level=None)
+            made.execute("PRAGMA journal_mode = WAL")
+            made.execute("CREATE TABLE t (x)")
+            made.execute("INSERT INTO t VALUES (?)", (folder.name,))
+            if folder == self.own:
+                made.close()
+        with closing(sqlite3.connect(self.other / "named.db")) as database:
+            database.execute("CREATE TABLE t (x)")
+        with closing(made):
+            yield
+
+    def rows(self, **options: Any) -> list[tuple[Any, ...]]:
+        with self.connection.open(**options) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT x FROM t")
+            return list(cursor.fetchall())
+
+    def link_file(self) -> None:
+        (self.own / "data.db").unlink()
+        (self.own / "data.db").symlink_to(self.other / "data.db")
+
+    def link_to_another_name(self) -> None:
+        (self.own / "data.db").unlink()
+        (self.own / "data.db").symlink_to(self.other / "named.db")
+
+    def link_folder(self) -> None:
+        self.own.rename(self.own.parent / "aside")
+        self.own.symlink_to(self.other)
+
+    @pytest.mark.parametrize("read_only", [True, False])
+    @pytest.mark.parametrize("autocommit", [True, False])
+    def test_the_file_at_that_place_is_opened(self, read_only: bool, autocommit: bool) -> None:
+        assert self.rows(read_only=read_only, autocommit=autocommit) == [("own",)]
+
+    def test_one_that_is_not_there_yet_is_made(self) -> None:
+        connection = Connection(f"sqlite:///{self.own}/new.db", pinned=True)
+        with connection.open(autocommit=True) as opened, opened.cursor() as cursor:
+            cursor.execute("CREATE TABLE t (x)")
+
+        assert (self.own / "new.db").stat().st_size
+
+    @pytest.mark.parametrize("exchange", [link_file, link_to_another_name, link_folder], ids=["file", "name", "folder"])
+    def test_a_link_that_came_before_is_refused(self, exchange: Callable[["TestPinned"], None]) -> None:
+        exchange(self)
+
+        with pytest.raises(ConnectionRefused, match="leads elsewhere"):
+            self.rows()
+
+    @pytest.mark.parametrize("when", ["before it is opened", "before its log is opened"])
+    @pytest.mark.parametrize("exchange", [link_file, link_to_another_name, link_folder], ids=["file", "name", "folder"])
+    def test_a_link_that_comes_in_the_middle_is_refused_or_does_nothing(
+        self, exchange: Callable[["TestPinned"], None], when: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        connect = adbc_driver_sqlite.dbapi.connect
+        before = {path.name: path.read_bytes() for path in self.other.iterdir()}
+
+        def exchange_and_connect(*args: Any, **named: Any) -> dbapi.Connection:
+            if when == "before it is opened":
+                exchange(self)
+                return connect(*args, **named)
+            connection = connect(*args, **named)
+            exchange(self)
+            return connection
+
+        monkeypatch.setattr(adbc_driver_sqlite.dbapi, "connect", exchange_and_connect)
+        is_harmless = exchange is not TestPinned.link_folder and when == "before its log is opened"
+
+        if is_harmless:
+            # What was opened is the tenant's own file, and its log has its name.
+            assert self.rows() == [("own",)]
+        else:
+            with pytest.raises(ConnectionRefused, match="leads elsewhere"):
+                self.rows()
+        assert {path.name: path.read_bytes() for path in self.other.iterdir() if path.name in before} == before
+
+    def test_a_writer_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        connect, tries = adbc_driver_sqlite.dbapi.connect, itertools.count(1)
+        # By the same library, or closing the file would let go of its lock.
+        with self.connection.open(autocommit=True) as connection, connection.cursor() as writer:
+            writer.execute("PRAGMA journal_mode = DELETE")
+            writer.execute("BEGIN EXCLUSIVE")
+            writer.execute("INSERT INTO t VALUES ('more')")
+
+            def connect_anew(*args: Any, **named: Any) -> dbapi.Connection:
+                if next(tries) == 2:
+                    writer.execute("COMMIT")
+                return connect(*args, **named)
+
+            monkeypatch.setattr(adbc_driver_sqlite.dbapi, "connect", connect_anew)
+
+            assert self.rows() == [("own",), ("more",)]
+        assert next(tries) == 3
+
+    def test_so_it_is_where_the_service_counts_and_shows_rows(self) -> None:
+        self.link_to_another_name()
+        connection = asdict(self.connection)
+
+        for read in (
+            lambda: count_soon(connection, "SELECT x FROM t", 60),
+            lambda: read_as_arrow(connection, "t", "job_1", 0, 1),
+        ):
+            with pytest.raises(ConnectionRefused, match="leads elsewhere"):
+                read()
+
+    def write_journal(self, names: Path | None) -> None:
+        """Leave what a program leaves that was killed before it committed: https://sqlite.org/fileformat2.html."""
+        magic = bytes.fromhex("d9d505f920a163d7")
+        # No page is to be undone, of a database of 2 pages of 4096 bytes, on a disk of sectors of 512.
+        journal = (magic + struct.pack(">5I", 0, 1, 2, 512, 4096)).ljust(512, b"\0")
+        if names is not None:
+            name = os.fsencode(names)
+            # Behind the page that no database has, which is at 1 GiB.
+            journal += struct.pack(">I", 2**30 // 4096 + 1) + name
+            journal += struct.pack(">2I", len(name), sum(name)) + magic
+        with self.connection.open(autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode = DELETE")
+        (self.own / "data.db-journal").write_bytes(journal)
+
+    @pytest.mark.parametrize("read_only", [True, False])
+    def test_a_journal_does_not_have_another_file_removed(self, read_only: bool) -> None:
+        victim = self.other / "victim"
+        victim.write_text("precious")
+        self.write_journal(victim)
+
+        with pytest.raises(ConnectionRefused, match="open the file once" if read_only else "names another file"):
+            self.rows(read_only=read_only)
+        assert victim.exists()
+
+    def test_a_journal_that_names_none_is_undone_by_who_may_write(self) -> None:
+        self.write_journal(None)
+
+        with pytest.raises(ConnectionRefused, match="open the file once, as with sqlite3"):
+            self.rows(read_only=True)
+        assert self.rows() == [("own",)]
+        assert self.rows(read_only=True) == [("own",)]
+
+    def test_what_is_no_database_is_refused(self) -> None:
+        (self.own / "data.db").write_text("no database" * 1000)
+
+        with pytest.raises(ConnectionRefused, match="not a database"):
+            self.rows()

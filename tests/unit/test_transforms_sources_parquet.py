@@ -3,6 +3,7 @@
 import itertools
 import os
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from predictors.bounds import Bounds
 from tests.scenes import numbered_rows, write_files
 from transforms.batches import Split
 from transforms.errors import InputChanged, InputError
@@ -255,3 +257,36 @@ def test_a_nested_or_dictionary_column_is_read_as_it_is(tmp_path: Path) -> None:
     (batch,) = source.read(split, ("s", "l"))
 
     assert batch.rows.to_pylist() == table.to_pylist()
+
+
+def test_within_bounds_what_takes_a_files_name_later_is_not_read(folder: Path, tmp_path: Path) -> None:
+    elsewhere = write_files(tmp_path / "elsewhere", numbered_rows(2500), files=3, row_group_rows=400)
+    bounds = Bounds((str(folder),))
+    source = pickle.loads(pickle.dumps(ParquetSource.open([str(folder)], bounds)))
+    splits = list(source.plan(COLUMNS, 100))
+    before = [i for split in splits for i in ids(source, split)]
+    name = Path(splits[1].uri).name
+    # It even looks like the file that was planned.
+    shutil.copystat(folder / name, elsewhere / name)
+    (folder / name).unlink()
+    (folder / name).symlink_to(elsewhere / name)
+
+    assert before == list(range(2500))
+    for use in (
+        lambda: ids(source, splits[1]),
+        lambda: source.lookup(splits[1], [0], ["id"]),
+        lambda: list(source.plan(COLUMNS, 100)),
+        lambda: ParquetSource.open([str(folder)], bounds),
+    ):
+        with pytest.raises(InputError, match="outside of the folders") as caught:
+            use()
+        assert name not in str(caught.value)
+
+
+def test_within_bounds_a_link_to_a_file_inside_is_read(folder: Path) -> None:
+    (folder / "again").mkdir()
+    (folder / "again" / "linked.parquet").symlink_to(folder / "in-00.parquet")
+
+    source = ParquetSource.open([str(folder / "again")], Bounds((str(folder),)))
+
+    assert ids(source, next(source.plan(COLUMNS, 100))) == list(range(833))

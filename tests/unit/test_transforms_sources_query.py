@@ -74,6 +74,22 @@ def test_anything_else_is_refused_with_the_remedy(query: str, complaint: str, di
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize("dialect", BOTH)
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT " + "(" * 400 + "1" + ")" * 400,
+        "SELECT " + "NOT " * 5000 + "1",
+        "SELECT * FROM " + "(SELECT * FROM " * 1000 + "t" + ")" * 1000,
+    ],
+    ids=["parentheses", "operators", "queries"],
+)
+def test_what_is_nested_too_deep_is_refused_in_a_line(query: str, dialect: Dialect) -> None:
+    for read in (check_query, tables_read):
+        with pytest.raises(InputError, match=r"^input\.query is nested too deep to be read; write it flatter"):
+            read(query, dialect)
+
+
 @pytest.mark.parametrize(
     ("dialect", "query", "complaint"),
     [

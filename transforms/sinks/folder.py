@@ -20,6 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from predictors.bounds import Bounds, LedElsewhere, at
 from transforms.counts import Counts
 from transforms.errors import OutputError
 from transforms.ledger import fsync_folder, write_durably
@@ -39,6 +43,8 @@ _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 # From linux/fs.h; the C library has the call, Python's os module does not.
 _RENAME_NOREPLACE = 1
 _RENAME_EXCHANGE = 2
+# Stands for a folder that is not there: nor will it ever be, so nothing follows a link that comes in its place.
+_NOWHERE = Path("/proc/self/fd/-1")
 
 
 @dataclass(frozen=True)
@@ -55,31 +61,70 @@ class PublishedFolder:
     Jobs publish into one target in turn: who has locked `.<name>.penstock.lock` beside it. The file is there only while
     one does, or was killed doing so.
 
+    Within bounds no link is followed: the folder above the target and those that are staged in are opened, looked at,
+    and used by their descriptors, so that no name that is exchanged leads a write, a link or a rename elsewhere. Who
+    may write in the folder above can still spoil the result itself.
+
     Args:
-        target: where readers look; a link is followed.
+        target: where readers look; a link is followed, unless there are bounds.
         job_id: owner of the staging.
         purpose: what the folder is in messages: `output.path` or `rejects.path`.
         job_folder: the job's own, for the record.
+        within: where the target has to lie, with no link on the way; None: anywhere.
     """
 
     target: Path
     job_id: str
     purpose: Literal["output.path", "rejects.path"]
     job_folder: Path
+    within: Bounds | None = None
 
     @property
     def _real(self) -> Path:
-        return Path(os.path.realpath(self.target))
+        if self.within is None:
+            return Path(os.path.realpath(self.target))
+        return self._held(self.target.parent) / self.target.name
+
+    @property
+    def _staging(self) -> Path:
+        """The hidden sibling by its name, which it need not have yet."""
+        real = self._real
+        return real.parent / f".{real.name}.penstock-{self.job_id}"
 
     @property
     def staging(self) -> Path:
         """The hidden sibling."""
-        return self._real.parent / f".{self._real.name}.penstock-{self.job_id}"
+        return self._held(self._staging)
 
     @property
     def parts(self) -> Path:
         """Where parts are staged."""
-        return self.staging / "parts"
+        return self._held(self.staging / "parts")
+
+    @property
+    def ledger(self) -> Path:
+        """Where notes are kept beside the parts."""
+        return self._held(self.staging / "ledger")
+
+    @property
+    def _content(self) -> Path:
+        """The target, to look into."""
+        return self._held(self._real)
+
+    def _held(self, folder: Path) -> Path:
+        """`folder`; within bounds by a path that leads nowhere else.
+
+        Raises:
+            OutputError: it is a link, or lies out of bounds.
+        """
+        if self.within is None:
+            return folder
+        try:
+            return self.within.held(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return _NOWHERE
+        except LedElsewhere as error:
+            raise OutputError(f"{self.purpose} {self.target}: {error.strerror}; name another folder") from error
 
     def prepare(self, *, may_exist: Callable[[Path], bool]) -> None:
         """Check the target and make the staging folder.
@@ -93,12 +138,19 @@ class PublishedFolder:
         with self.explained():
             self._restore()
             self.check_target(may_exist)
-            self.parts.mkdir(parents=True, exist_ok=True)
+            self._make_staging()
             # A folder may exist and still refuse: only writing tells.
             probe = self.staging / f".probe-{uuid.uuid4().hex}"
             probe.touch()
             probe.unlink()
-            fsync_folder(self.staging.parent)
+            fsync_folder(self._real.parent)
+
+    def _make_staging(self) -> None:
+        if self.within is not None:
+            self.within.made(self.target.parent)
+        self._staging.mkdir(parents=self.within is None, exist_ok=True)
+        for part in ("parts", "ledger"):
+            (self.staging / part).mkdir(exist_ok=True)
 
     def check_target(self, may_exist: Callable[[Path], bool]) -> None:
         """Refuse a target that this job must not replace.
@@ -106,17 +158,17 @@ class PublishedFolder:
         Raises:
             OutputError: it is a file, or a folder that `may_exist` does not let go.
         """
-        if self.target.is_dir():
-            real = Path(os.path.realpath(self.target))
+        real, content = self._real, self._content
+        if content.is_dir():
             if os.path.ismount(real) or real.stat().st_dev != real.parent.stat().st_dev:
                 raise OutputError(
                     f"{self.purpose} {self.target}: a mount point cannot be replaced whole; name a folder inside it"
                 )
             if not os.access(real, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            if any(self.target.iterdir()) and not may_exist(self.target):
+            if any(content.iterdir()) and not may_exist(content):
                 raise OutputError(self._exists())
-        elif self.target.exists():
+        elif real.exists():
             raise OutputError(f"{self.purpose} {self.target}: this is a file; name a folder")
 
     def check_appendable(self, appends_to: str | None, check: Callable[[Sequence[Path]], None]) -> None:
@@ -164,7 +216,7 @@ class PublishedFolder:
             return
         if not self._real.exists():
             raise OutputError(f"{self.purpose} {self.target}: the result of {appends_to} is gone; nothing was added")
-        manifest = read_manifest(self._real)
+        manifest = read_manifest(self._content)
         found = None if manifest is None else manifest["job_id"]
         if found != appends_to:
             raise OutputError(f"{self.purpose} {self.target}: {other_result(appends_to, found)}")
@@ -175,10 +227,11 @@ class PublishedFolder:
         Raises:
             OutputError: there is something else than a file, or a file that lies on another disk.
         """
-        if not self._real.is_dir():
+        content = self._content
+        if not content.is_dir():
             return []
-        device = self._real.stat().st_dev
-        paths = sorted(path for path in self._real.iterdir() if not path.name.startswith((".", "_")))
+        device = content.stat().st_dev
+        paths = sorted(path for path in content.iterdir() if not path.name.startswith((".", "_")))
         for path in paths:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode) or status.st_dev != device:
@@ -215,6 +268,18 @@ class PublishedFolder:
             path.unlink(missing_ok=True)
             raise
         return name
+
+    def read_schema(self, file: Path) -> pa.Schema:
+        """The columns of a Parquet file in the target or in the staging folder.
+
+        Raises:
+            ArrowInvalid: it is no such file.
+            OutputError: within bounds, it is no plain file.
+        """
+        if self.within is None:
+            return pq.read_schema(file)
+        with self.explained(), self.within.opened(file, follow=False) as fd:
+            return pq.read_schema(at(fd))
 
     def remove_part(self, name: str) -> None:
         """Remove a part that no note names."""
@@ -291,14 +356,14 @@ class PublishedFolder:
                 f"part-{n:05d}-{part}": part for n, part in enumerate(parts(not kept), max(numbers, default=-1) + 1)
             }
             listing = [*self._listing(kept), *(entry(name, part) for name, part in names.items())]
-            earlier = read_manifest(self._real)
+            earlier = read_manifest(self._content)
             told = {"files": listing, "appended_to": [] if earlier is None else publishers(earlier)}
             paths = {path.name: path for path in kept} | {name: self.parts / part for name, part in names.items()}
             self._show(paths, manifest, told, replace=is_there)
 
     def _listing(self, files: Sequence[Path]) -> list[dict[str, Any]]:
         """What the target's manifest says of `files`, in its order; those that it does not know come first."""
-        manifest = read_manifest(self._real) or {}
+        manifest = read_manifest(self._content) or {}
         names = {path.name for path in files}
         listed = [entry for entry in manifest.get("files", []) if entry["name"] in names]
         unlisted = names - {entry["name"] for entry in listed}
@@ -310,8 +375,10 @@ class PublishedFolder:
         self._record.unlink(missing_ok=True)
         shutil.rmtree(result, ignore_errors=True)
         result.mkdir()
+        inside = self._held(result)
         for name, path in paths.items():
-            os.link(path, result / name)
+            # Should a link have come in the place of a file, it is the link that gets the name.
+            os.link(path, inside / name)
         text = {
             "job_id": manifest.job_id,
             "published_at": manifest.published_at,
@@ -319,12 +386,12 @@ class PublishedFolder:
             **told,
             **manifest.details,
         }
-        with open(result / MANIFEST, "x") as file:
+        with open(inside / MANIFEST, "x") as file:
             json.dump(text, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
-        fsync_folder(result)
-        status = result.stat()
+        fsync_folder(inside)
+        status = inside.stat()
         record = {"result": [status.st_dev, status.st_ino], "counts": asdict(manifest.counts)}
         write_durably(self._record, json.dumps(record).encode())
         target = self._real
@@ -340,7 +407,8 @@ class PublishedFolder:
     def _turn(self) -> Iterator[None]:
         """Let one publisher into the target at a time; the lock dies with its process."""
         while True:
-            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # Not through a link: it could lead to a lock of someone else.
+            fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX)
                 # Who had it before has removed the file: then the next ones lock another of that name.
@@ -395,7 +463,8 @@ class PublishedFolder:
         """Put back what a kill of whichever job took away; in turn only, when none is between its two renames."""
         if self._real.exists():
             return
-        for staging in self._real.parent.glob(f".{glob.escape(self._real.name)}.penstock-*"):
+        for found in self._real.parent.glob(f".{glob.escape(self._real.name)}.penstock-*"):
+            staging = self._held(found)
             # A result that still waits was not shown.
             if (staging / _REPLACED).exists() and (staging / "result").exists():
                 os.rename(staging / _REPLACED, self._real)
@@ -406,7 +475,8 @@ class PublishedFolder:
         with self.explained():
             self._restore()
             if self.staging.exists():
-                shutil.rmtree(self.staging)
+                # Goes into no link.
+                shutil.rmtree(self._staging)
             if self._lock.exists():
                 # Somebody's turn, or left by one that was killed; who takes it next removes it.
                 with self._turn():

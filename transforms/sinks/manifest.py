@@ -1,6 +1,8 @@
 """The file that says what a published folder holds and who published it; apart, so that it is read without Beam."""
 
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +10,24 @@ MANIFEST = "_manifest.json"
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a published folder, or None where there is none that is ours."""
+    """The manifest of a published folder, or None where there is none that is ours. A link is none."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
+        manifest = json.loads(read_plain(folder / MANIFEST))
     except (OSError, ValueError):
         return None
     return manifest if _is_ours(manifest) else None
+
+
+def read_plain(path: Path) -> bytes:
+    """What a plain file holds; of anything else nothing.
+
+    Raises:
+        OSError: it is not there, or a link.
+    """
+    # A pipe without a writer would be waited for.
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(fd, "rb") as file:
+        return file.read() if stat.S_ISREG(os.fstat(fd).st_mode) else b""
 
 
 def publishers(manifest: dict[str, Any]) -> list[str]:

@@ -8,10 +8,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from predictors.bounds import Bounds
 from transforms.batches import ScoredSpan, Split
 from transforms.counts import Counts
 from transforms.errors import OutputError
-from transforms.ledger import FileLedger, Note, note_of, parts_of
+from transforms.ledger import FileLedger, Note, note_of, parts_of, write_durably
 from transforms.sinks.base import Manifest
 from transforms.sinks.folder import PublishedFolder
 from transforms.sinks.mode import Mode, check_appends_to
@@ -31,6 +32,7 @@ class ParquetSink:
         job_id: the job that stages.
         job_folder: the job's own folder, which outlives the staging.
         appends_to: with `append`, the job whose result the folder must hold.
+        within: as `PublishedFolder` takes it.
     """
 
     path: str
@@ -38,17 +40,18 @@ class ParquetSink:
     job_id: str
     job_folder: Path
     appends_to: str | None = None
+    within: Bounds | None = None
 
     def __post_init__(self) -> None:
         check_appends_to(self.mode, self.appends_to)
 
     @property
     def _folder(self) -> PublishedFolder:
-        return PublishedFolder(Path(self.path), self.job_id, "output.path", self.job_folder)
+        return PublishedFolder(Path(self.path), self.job_id, "output.path", self.job_folder, self.within)
 
     @property
     def _ledger(self) -> FileLedger:
-        return FileLedger(self._folder.staging / "ledger")
+        return FileLedger(self._folder.ledger, self.within)
 
     def prepare(self, schema: pa.Schema) -> None:
         """Check the folder and make its hidden sibling."""
@@ -61,8 +64,7 @@ class ParquetSink:
                 folder.check_linkable()
             with folder.explained():
                 # What an empty result looks like must be known without a row.
-                pq.write_metadata(schema, folder.staging / "schema")
-                self._ledger.folder.mkdir(exist_ok=True)
+                write_durably(folder.staging / "schema", _footer(schema).to_pybytes())
 
     def noted(self, split_id: str) -> list[Note]:
         """The notes of one split."""
@@ -112,7 +114,7 @@ class ParquetSink:
         folder.publish(files, manifest, listing, replace=self.mode == "overwrite")
 
     def _append(self, folder: PublishedFolder, parts: Mapping[str, list[Note]], manifest: Manifest) -> None:
-        schema = pq.read_schema(folder.staging / "schema")
+        schema = folder.read_schema(folder.staging / "schema")
         folder.append(
             # Without rows there is nothing to add; but a result of no rows must be there for readers, too.
             lambda is_new: list(parts) or ([self._write_empty(folder)] if is_new else []),
@@ -123,7 +125,7 @@ class ParquetSink:
         )
 
     def _write_empty(self, folder: PublishedFolder) -> str:
-        schema = pq.read_schema(folder.staging / "schema")
+        schema = folder.read_schema(folder.staging / "schema")
         return folder.write_part(".parquet", lambda path: write_parquet(path, schema.empty_table()))
 
     def _check_files(self, files: Sequence[Path], schema: pa.Schema) -> None:
@@ -139,7 +141,7 @@ class ParquetSink:
                     f"name another folder, or move the file away"
                 )
             try:
-                found = pq.read_schema(file)
+                found = self._folder.read_schema(file)
             except pa.ArrowInvalid as error:
                 raise OutputError(
                     f"output.path {self.path} holds {file.name}, which is no readable Parquet file; move it away"
@@ -166,9 +168,14 @@ class ParquetSink:
 
 def _as_read(schema: pa.Schema) -> pa.Schema:
     """`schema` as a Parquet file gives it back: some units of time are not kept."""
+    return pq.read_schema(pa.BufferReader(_footer(schema)))
+
+
+def _footer(schema: pa.Schema) -> pa.Buffer:
+    """A Parquet file of these columns without a row."""
     file = pa.BufferOutputStream()
     pq.write_metadata(schema, file)
-    return pq.read_schema(pa.BufferReader(file.getvalue()))
+    return file.getvalue()
 
 
 def _difference(found: pa.Schema, schema: pa.Schema) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from predictors.bounds import Bounds
 from transforms.batches import Batch, Split
 from transforms.errors import InputChanged
 from transforms.sources.base import SPLIT_ROWS, rebatch, span_rows
@@ -20,31 +21,34 @@ class ParquetSource:
     Args:
         files: as `find_files` found them.
         schema: of all of them.
+        within: where the files have to lie each time one is opened, wherever their names lead; None: anywhere.
     """
 
     files: tuple[str, ...]
     schema: pa.Schema
+    within: Bounds | None = None
 
     @classmethod
-    def open(cls, paths: Sequence[str]) -> "ParquetSource":
+    def open(cls, paths: Sequence[str], within: Bounds | None = None) -> "ParquetSource":
         """Find the files and read their footers.
 
         Raises:
-            InputError: a path names nothing, a file is not readable Parquet, or two files differ in their columns.
+            InputError: a path names nothing, a file lies elsewhere or is not readable Parquet, or two files differ in
+                their columns.
         """
         files = find_files(paths)
-        opened = open_alike(files)
+        opened = open_alike(files, within)
         schema = next(opened).schema_arrow.remove_metadata()
         # The others are opened to be compared with it.
         for _ in opened:
             pass
-        return cls(tuple(files), schema)
+        return cls(tuple(files), schema, within)
 
     def plan(self, columns: Sequence[str], batch_size: int) -> Iterator[Split]:
         """Splits of whole row groups, about `SPLIT_ROWS` rows each; counts are exact."""
         number = 0
         for uri in self.files:
-            file = open_file(uri)
+            file = open_file(uri, self.within)
             metadata = file.metadata
             length = span_rows(batch_size, _row_bytes(metadata, columns))
             fingerprint = _fingerprint(uri)
@@ -55,7 +59,7 @@ class ParquetSource:
 
     def read(self, split: Split, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
         """The spans of `split` from row `start` on. Row groups before it are not touched."""
-        file = _open_planned(split)
+        file = self._open_planned(split)
         groups = _groups(split)
         before = 0
         while groups and before + file.metadata.row_group(groups[0]).num_rows <= start:
@@ -67,7 +71,7 @@ class ParquetSource:
 
     def lookup(self, split: Split, rows: Sequence[int], columns: Sequence[str]) -> pa.RecordBatch:
         """The `columns` of single rows; each row group with one of them is read, one at a time."""
-        file = _open_planned(split)
+        file = self._open_planned(split)
         schema = pa.schema([self.schema.field(name) for name in columns])
         pieces = []
         before, left = 0, list(rows)
@@ -84,14 +88,13 @@ class ParquetSource:
         table = pa.concat_tables(pieces).cast(schema).combine_chunks()
         return table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema=schema)
 
-
-def _open_planned(split: Split) -> pq.ParquetFile:
-    """The file of `split`, which must be the one that was planned."""
-    if not os.path.exists(split.uri):
-        raise InputChanged(f"{split.uri}: the file was there when the job was planned and is gone; put it back")
-    if _fingerprint(split.uri) != split.fingerprint:
-        raise InputChanged(f"{split.uri}: the file changed after the job was planned; run the job anew")
-    return open_file(split.uri)
+    def _open_planned(self, split: Split) -> pq.ParquetFile:
+        """The file of `split`, which must be the one that was planned."""
+        if not os.path.exists(split.uri):
+            raise InputChanged(f"{split.uri}: the file was there when the job was planned and is gone; put it back")
+        if _fingerprint(split.uri) != split.fingerprint:
+            raise InputChanged(f"{split.uri}: the file changed after the job was planned; run the job anew")
+        return open_file(split.uri, self.within)
 
 
 def _fingerprint(uri: str) -> str:

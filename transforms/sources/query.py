@@ -122,11 +122,17 @@ def _statements(tokens: Sequence[Token]) -> list[list[Token]]:
 
 
 def _parse(statement: str, dialect: Dialect) -> Any:
-    """The statement as a tree, or None where the parser does not know enough of the dialect."""
+    """The statement as a tree, or None where the parser does not know enough of the dialect.
+
+    Raises:
+        InputError: it is nested deeper than the parser follows.
+    """
     try:
         return sqlglot.parse_one(statement, read=dialect)
     except SqlglotError:
         return None
+    except RecursionError:
+        raise InputError("input.query is nested too deep to be read; write it flatter, as with WITH") from None
 
 
 def _all_names(tokens: Sequence[Token], dialect: Dialect) -> set[str]:
