@@ -1,6 +1,8 @@
 """kill -9 at any moment, then resume: no row is lost or doubled, none scored again, nothing half-visible."""
 
+import os
 import random
+import signal
 import time
 from pathlib import Path
 
@@ -59,8 +61,14 @@ def test_killed_at_twenty_moments_a_job_resumes_to_the_same_rows(
 def test_a_living_job_cannot_be_resumed(place: Place, supervisor: ForkingSupervisor, tmp_path: Path) -> None:
     started = supervisor.submit(place.spec, tmp_path)
     await_or_end(started, lambda: supervisor.peek(started.job.id).status == "running")
-
-    with pytest.raises(JobAlive, match="is still running"):
-        supervisor.resume(started.job.id)
+    pid = supervisor.peek(started.job.id).pid
+    assert pid is not None
+    # It would be done before anybody has asked.
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(JobAlive, match="is still running"):
+            supervisor.resume(started.job.id)
+    finally:
+        os.kill(pid, signal.SIGCONT)
     finish(started)
     check_finished(place, supervisor, started.job.id)
