@@ -172,14 +172,15 @@ def _estimated_minutes(job: Job, completion: datetime | None) -> int | None:
 
 
 def _output_location(job: Job, base: str) -> str | None:
-    if job.keeps_result:
-        # The service's own folder is nobody's business; the rows are there.
-        return f"{base}/results" if job.status == "completed" else None
-    if job.output is not None:
-        return job.output
     output = job.spec.output
     # The name says where; the database's own name comes with the first attempt.
-    return output.table_name if isinstance(output, TableOutput) else output.path
+    place = job.output or (output.table_name if isinstance(output, TableOutput) else output.path)
+    # What rejected rows came to is added to the result of the job that rejected them, which the service may keep.
+    adds_to_kept = job.retry_of is not None and f"{place}/".endswith(f"/{job.retry_of}/results/")
+    if job.keeps_result or adds_to_kept:
+        # The service's own folder is nobody's business; the rows are there.
+        return f"{base}/results" if job.status == "completed" else None
+    return place
 
 
 def _rejects_location(job: Job, base: str) -> str | None:

@@ -115,6 +115,9 @@ def test_what_the_service_keeps_is_told_as_a_path_of_the_api() -> None:
     assert told(kept)["rejects_location"] is None
     assert told(done)["output"]["location"] == f"{JOBS_PATH}/batch-0123456789/results"
     assert told(done)["rejects_location"] == f"{JOBS_PATH}/batch-0123456789/rejects"
+    again = replace(done, id="batch-9876543210", retry_of=done.id, keeps_result=False)
+    assert told(again)["output"]["location"] == f"{JOBS_PATH}/batch-9876543210/results"
+    assert told(replace(again, status="submitted", output=None))["output"]["location"] is None
     theirs = replace(done, rejects="/data/rejects", spec=replace(spec, rejects=Rejects("/data/rejects")))
     assert told(theirs)["rejects_location"] == "/data/rejects"
 
