@@ -18,9 +18,10 @@ from tests.contract.job_store import Clock
 from tests.unit.launcher_parts import PATIENCE_S, ROOT, Parts, parts, until
 
 # What a fork of the server does. If told to, the store of the process loses answers first, or the job is cancelled
-# just before it begins to publish.
+# just before it begins to publish, or the store's clock is ahead of the machine's.
 PROCESS = """
 import json, sys
+from datetime import timedelta
 from launcher.errors import StoreUnavailable
 from launcher.state.sql import SqlJobStore
 from launcher.worker.jobprocess import run_forked
@@ -36,6 +37,9 @@ def move(self, job_id, expected, to, reason, **rest):
         raise StoreUnavailable("server closed the connection unexpectedly")
     return moved
 SqlJobStore.move = move
+if "ahead" in lost:
+    clock = SqlJobStore.clock
+    SqlJobStore.clock = lambda self: clock(self) + timedelta(hours=2)
 run_forked({**handover, "tenant": "default"}, [lock])
 """
 
@@ -148,3 +152,11 @@ def test_a_cancel_that_the_process_has_not_heard_of_keeps_it_from_publishing(des
     assert (over.status, over.outcome, over.error) == ("cancelled", None, None)
     assert "completing" not in [move.to for move in desk.made.store.moves(job.id)]
     assert not (desk.folder / "result").exists()
+
+
+def test_the_time_is_over_when_the_store_says_so(desk: Desk) -> None:
+    job, process = desk.start("hold", lost="ahead")
+    process.wait(PATIENCE_S)
+    over = desk.made.store.get(job.id)
+
+    assert (over.status, over.outcome) == ("failed", "timed_out")
