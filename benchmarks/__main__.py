@@ -10,9 +10,9 @@ from collections.abc import Callable
 
 from benchmarks import files, memory, rejects, service, startup, tables
 from benchmarks.folders import bench_folder
-from benchmarks.measure import adopt_orphans
 from benchmarks.report import Section, print_section, record
 from benchmarks.settings import Settings
+from launcher.forks.processes import adopt_orphans
 
 BENCHMARKS: dict[str, Callable[[Settings], Section]] = {
     "startup": startup.measure,
@@ -46,6 +46,7 @@ def main() -> int:
 
     # Ending by signal must still stop the server and the programs.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # So that none of a program's processes escapes.
     adopt_orphans()
     settings = Settings(
         quick=args.quick,

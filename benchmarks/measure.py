@@ -1,6 +1,5 @@
 """Run programs as processes of their own and take their wall clock, CPU time and memory."""
 
-import ctypes
 import os
 import resource
 import shutil
@@ -29,8 +28,6 @@ SAMPLE_EVERY_S = 0.05
 QUIET_PERCENT = 15
 QUIET_SAMPLE_S = 0.5
 LOG_TAIL_LINES = 15
-# From linux/prctl.h: processes that lose their parent become ours, so that none of a program's escapes.
-PR_SET_CHILD_SUBREAPER = 36
 
 
 class ProgramFailed(Exception):
@@ -62,12 +59,6 @@ def environment() -> dict[str, str]:
     # An installed program has its bytecode beside it; without this, one run from a checkout would compile it each time.
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     return variables
-
-
-def adopt_orphans() -> None:
-    """Make this process the parent of all orphans below it (Linux only; elsewhere they go unseen)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def wall_s(commands: Sequence[Command], log: Path) -> float:

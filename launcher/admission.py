@@ -303,9 +303,10 @@ class Admission:
         Raises:
             NotNow: nothing of it was published, no row was rejected, or they were scored again already.
         """
-        for made_before in self._retries_of(job.id):
-            if since is not None and made_before.created_at >= since - _CLOCKS_APART:
-                return made_before
+        if since is not None:
+            for made_before in self._retries_of(job.id):
+                if made_before.created_at >= since - _CLOCKS_APART:
+                    return made_before
         self._check_retried(job)
         if job.status != "completed":
             raise NotNow(

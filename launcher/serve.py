@@ -21,6 +21,7 @@ from launcher.api.app import make_app
 from launcher.api.protocol import Bounds, bounded
 from launcher.errors import PortTaken
 from launcher.forks.forking import PRELOAD
+from launcher.forks.processes import control
 from launcher.home import Home
 from launcher.logs import JsonFormatter
 from launcher.reach.tenant import shared_folders
@@ -197,8 +198,7 @@ def _keep_to_itself() -> None:
 
     https://man7.org/linux/man-pages/man2/PR_SET_DUMPABLE.2const.html
     """
-    with contextlib.suppress(AttributeError, OSError):  # another system has no such call
-        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0)
+    control(_PR_SET_DUMPABLE, 0)
 
 
 def _what_goes_on(jobs: int) -> str:

@@ -31,6 +31,11 @@ def machine() -> str:
     return re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname()) or "machine"
 
 
+def machine_of(launcher_id: str) -> str:
+    """The machine that a launcher of this id runs on, as `machine` calls it there."""
+    return launcher_id.rpartition("-")[0]
+
+
 def is_running(pid: int, started: float) -> bool:
     """Whether the process of this pid is the one that was started then. A zombie is not."""
     try:
@@ -45,7 +50,13 @@ def adopt_orphans() -> None:
 
     So they are found for as long as it lives. A fork of it does not do the same: each has to ask.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    control(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def control(option: int, value: int) -> None:
+    """Tell the system something of this process, by prctl(2); where there is no such call, nothing."""
+    with contextlib.suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def wait_for_orphans(most: int = _ZOMBIES, every_s: float = _ZOMBIES_EVERY_S) -> NoReturn:

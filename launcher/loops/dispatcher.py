@@ -10,6 +10,7 @@ from pathlib import Path
 from launcher import ATTEMPT
 from launcher.errors import Conflict, ForkFailed, HomeUnusable, HostUnknown, JobAlive, JobUnknown, LauncherError
 from launcher.forks.forking import Child, Forks, Task
+from launcher.forks.processes import machine_of
 from launcher.home import Home
 from launcher.logs import fields_of
 from launcher.settings import Settings
@@ -99,7 +100,7 @@ class Dispatcher:
         """Whether a job takes one of this launcher's places: its own, and those of one that died on this machine."""
         if job.owner is None or job.owner == self._owner:
             return job.owner is not None
-        is_here = self._machine is not None and job.owner.rpartition("-")[0] == self._machine
+        is_here = machine_of(job.owner) == self._machine
         return is_here and not self._launcher_lives(job.owner)
 
     def _claim(self) -> Job | None:

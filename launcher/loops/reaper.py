@@ -14,7 +14,7 @@ from typing import Any, Literal
 import psutil
 
 from launcher.errors import Conflict, JobAlive, JobUnknown, LauncherError, StoreUnavailable
-from launcher.forks.processes import describe_exit, is_running, kill_session
+from launcher.forks.processes import describe_exit, is_running, kill_session, machine_of
 from launcher.home import Home
 from launcher.logs import JsonFormatter, fields_of
 from launcher.settings import Settings
@@ -96,9 +96,10 @@ class Reaper:
         # By id and attempt: at work when last looked at, and, since when, no more.
         self._at_work: dict[tuple[str, int], Job] = {}
         self._leaving: dict[tuple[str, int], tuple[Job, datetime]] = {}
-        # CPU time of processes that nothing is heard of, and why attempts were killed.
-        self._cpu_s: dict[str, float] = {}
-        self._killed: dict[tuple[str, int], str | None] = {}
+        # By id and attempt as long as it is at work: CPU time of processes that nothing was heard of, and those of them
+        # that were killed for it.
+        self._cpu_s: dict[tuple[str, int], float] = {}
+        self._silent: set[tuple[str, int]] = set()
         self._exits: dict[int, int] = {}
         self._exits_lock = threading.Lock()
 
@@ -140,6 +141,8 @@ class Reaper:
         now = self._now
         self._leaving |= {key: (job, now) for key, job in self._at_work.items() if key not in at_work}
         self._at_work = at_work
+        self._cpu_s = {key: spent_s for key, spent_s in self._cpu_s.items() if key in at_work}
+        self._silent &= at_work.keys()
         for key, (job, since) in list(self._leaving.items()):
             pid, started = self._left_by(job)
             if pid is None:
@@ -196,8 +199,8 @@ class Reaper:
             # Children of a process that was killed go on without it.
             mark = f"{JOB_ID_VARIABLE}={job.id}"
             killed = kill_session(job.pid, job.pid_started or 0.0, folder.lock_file, mark)
-            if killed and what == "kill":
-                self._killed[job.id, job.attempt] = self._why_killed(job)
+            if killed and what == "kill" and job.lease_until is not None and self._now > job.lease_until:
+                self._silent.add((job.id, job.attempt))
             if killed:
                 _log.warning("%s: %d processes that had to go were killed", job.id, killed, extra=fields_of(job))
             elif what == "kill":
@@ -208,7 +211,6 @@ class Reaper:
             return self._settle(self._store.get(job.id), job.attempt)
         finally:
             lock.release()
-            self._killed.pop((job.id, job.attempt), None)
 
     def _is_busy(self, job: Job) -> bool:
         """Whether a job's process computes, though nothing is heard of it: C code may keep all its threads waiting.
@@ -216,25 +218,20 @@ class Reaper:
         True at the first look, too, as only two of them tell.
         """
         if job.pid is None or job.lease_until is None or self._now <= job.lease_until:
-            self._cpu_s.pop(job.id, None)
             return False
         try:
             process = psutil.Process(job.pid)
             times, is_stopped = process.cpu_times(), process.status() == psutil.STATUS_STOPPED
         except psutil.Error:
             return False
-        before, spent_s = self._cpu_s.get(job.id), times.user + times.system
-        self._cpu_s[job.id] = spent_s
+        key, spent_s = (job.id, job.attempt), times.user + times.system
+        before = self._cpu_s.get(key)
+        self._cpu_s[key] = spent_s
         return not is_stopped and (before is None or spent_s > before)
-
-    def _why_killed(self, job: Job) -> str | None:
-        if job.lease_until is not None and self._now > job.lease_until:
-            return f"its process was silent for over {self._settings.lease_s:g} s (PENSTOCK_LEASE_S), and was killed"
-        return None
 
     def _is_here(self, job: Job) -> bool:
         """Whether the job's process was started on this machine: elsewhere its pid is somebody else's."""
-        return self._machine is None or job.owner is None or job.owner.rpartition("-")[0] == self._machine
+        return self._machine is None or job.owner is None or machine_of(job.owner) == self._machine
 
     def _settle(self, job: Job, attempt: int) -> int:
         """Move a job whose process is gone; 0 when somebody else has. The caller holds its lock."""
@@ -299,7 +296,9 @@ class Reaper:
         with self._exits_lock:
             code = self._exits.pop(job.pid, None)
         how = f"pid {job.pid}" + (f", {describe_exit(code)}" if code is not None else "")
-        why = self._killed.get((job.id, job.attempt)) or f"its process died ({how})"
+        why = f"its process died ({how})"
+        if (job.id, job.attempt) in self._silent:
+            why = f"its process was silent for over {self._settings.lease_s:g} s (PENSTOCK_LEASE_S), and was killed"
         if job.retries < config.retry_count:
             return "submitted", why, None
         tried = f" for the {_ordinal(job.retries + 1)} time" if job.retries else ""

@@ -5,7 +5,7 @@ import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from itertools import islice
@@ -146,18 +146,15 @@ def _opened_folder(place: FolderResult) -> Iterator[Path]:
     if place.within is None:
         yield Path(place.path)
         return
-    try:
-        opened = place.within.opened_folder(place.path)
-        folder = opened.__enter__()
-    except LedElsewhere as error:
-        line = f"{place.path} leads elsewhere since {place.job_id} published there; submit the job anew"
-        raise ResultGone(line) from error
-    except OSError as error:
-        raise _no_result(place) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(place.within.opened_folder(place.path))
+        except LedElsewhere as error:
+            line = f"{place.path} leads elsewhere since {place.job_id} published there; submit the job anew"
+            raise ResultGone(line) from error
+        except OSError as error:
+            raise _no_result(place) from error
         yield folder
-    finally:
-        opened.__exit__(None, None, None)
 
 
 def _no_result(place: FolderResult) -> ResultGone:
@@ -195,14 +192,33 @@ def _files(place: FolderResult, folder: Path, manifest: dict[str, Any]) -> list[
 
 def _read_files(files: Sequence[Path], offset: int, limit: int, within: Bounds | None) -> Page:
     """The page, and whether there are more rows, by the footers up to the first file behind it that has rows."""
-    with _opened(files[0], within) as readable, pq.ParquetFile(readable) as first:
-        found = first.schema_arrow
+    footers = _Footers(within)
+    found = footers.of(files[0]).schema.to_arrow_schema()
     schema = pa.schema(list(zip(found.names, found.types, strict=True)))
-    batches, was_cut = bounded(_read_rows(files, offset, limit, within), limit)
+    batches, was_cut = bounded(_read_rows(files, offset, limit, footers), limit)
     pieces = [pa.Table.from_batches([batch]).replace_schema_metadata(None).cast(schema) for batch in batches]
     rows = pa.concat_tables([schema.empty_table(), *pieces])
     following = offset + rows.num_rows
-    return Page(rows, following if was_cut or _has_row(files, following, within) else None)
+    return Page(rows, following if was_cut or _has_row(files, following, footers) else None)
+
+
+class _Footers:
+    """The footers of files, each read once.
+
+    Args:
+        within: where the files have to lie; None: anywhere.
+    """
+
+    def __init__(self, within: Bounds | None) -> None:
+        self.within = within
+        self._read: dict[Path, pq.FileMetaData] = {}
+
+    def of(self, file: Path) -> pq.FileMetaData:
+        """The footer of a file."""
+        if file not in self._read:
+            with _opened(file, self.within) as readable:
+                self._read[file] = pq.read_metadata(readable)
+        return self._read[file]
 
 
 @contextmanager
@@ -215,25 +231,28 @@ def _opened(file: Path, within: Bounds | None) -> Iterator[str]:
             yield at(fd)
 
 
-def _has_row(files: Sequence[Path], row: int, within: Bounds | None) -> bool:
+def _has_row(files: Sequence[Path], row: int, footers: _Footers) -> bool:
     for file in files:
-        with _opened(file, within) as readable:
-            rows = pq.read_metadata(readable).num_rows
+        rows = footers.of(file).num_rows
         if row < rows:
             return True
         row -= rows
     return False
 
 
-def _read_rows(files: Sequence[Path], start: int, count: int, within: Bounds | None) -> Iterator[pa.RecordBatch]:
+def _read_rows(files: Sequence[Path], start: int, count: int, footers: _Footers) -> Iterator[pa.RecordBatch]:
     """`count` rows of some files from row `start` on, of their row groups only those that hold them."""
     for file in files:
-        with _opened(file, within) as readable:
-            texts = _texts_of(pq.read_schema(readable))
-            parquet = pq.ParquetFile(readable, buffer_size=_BUFFER_BYTES, read_dictionary=texts)
+        footer = footers.of(file)
+        if footer.num_rows <= start:
+            start -= footer.num_rows
+            continue
+        texts = _texts_of(footer.schema.to_arrow_schema())
+        with _opened(file, footers.within) as readable:
+            parquet = pq.ParquetFile(readable, metadata=footer, buffer_size=_BUFFER_BYTES, read_dictionary=texts)
         with parquet:
-            for group in range(parquet.metadata.num_row_groups):
-                described = parquet.metadata.row_group(group)
+            for group in range(footer.num_row_groups):
+                described = footer.row_group(group)
                 if described.num_rows <= start:
                     start -= described.num_rows
                     continue

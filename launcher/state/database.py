@@ -57,7 +57,6 @@ class Database:
 
     def __init__(self, url: str | sa.URL, where: str, clock: Callable[[], datetime] | None = None) -> None:
         self.where = where
-        self._clock = clock
         self._file: Path | None = None
         # Or SQLAlchemy's messages would show what is stored: a spec, and a password in it.
         options: dict[str, Any] = {"hide_parameters": True}
@@ -72,6 +71,8 @@ class Database:
                 "connect_args": {name: value for name, value in _CONNECTING.items() if name not in given},
             }
         self._engine = sa.create_engine(url, **options)
+        # None: the server's.
+        self._clock = clock or (None if self.is_postgres else lambda: datetime.now(UTC))
         if self._engine.dialect.name == "sqlite":
             self._file = Path(self._engine.url.database or "").absolute()
             sa.event.listen(self._engine, "connect", _set_up_sqlite)
@@ -129,16 +130,16 @@ class Database:
         Raises:
             StoreUnavailable: it is PostgreSQL's, and there is no answer.
         """
-        if self._clock is not None or not self.is_postgres:
-            return datetime.now(UTC) if self._clock is None else self._clock()
+        if self._clock is not None:
+            return self._clock()
         with self.reading() as connection:
             return self.now(connection)
 
     def now(self, connection: sa.Connection) -> datetime:
         """The time, as everybody who shares the store sees it. Taken anew at each call, also in one transaction."""
-        if self._clock is None and self.is_postgres:
+        if self._clock is None:
             return connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one().astimezone(UTC)
-        return datetime.now(UTC) if self._clock is None else self._clock()
+        return self._clock()
 
     @contextmanager
     def transaction(self, exclusive: int | None = None) -> Iterator[sa.Connection]:

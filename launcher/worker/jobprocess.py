@@ -181,9 +181,7 @@ class JobProcess:
             _log.error("%s", self._masked_traceback(error))
         passing = is_passing(error) and not isinstance(error, Cancelled)
         try:
-            if isinstance(error, Cancelled) and self._with_reserve(self._is_told_to_stop):
-                # It came to the gate before it had heard of that.
-                self._stop_as(End("cancelled", "cancelled on request"), self._may_be_visible, _STOPPABLE)
+            if isinstance(error, Cancelled) and self._heeds_cancel():
                 return
             if passing and self._try_again(text):
                 return
@@ -194,8 +192,14 @@ class JobProcess:
         except LauncherError as unrecorded:
             _log.error("%s failed: %s; and that could not be recorded: %s", self._job.id, text, unrecorded)
 
-    def _is_told_to_stop(self) -> bool:
-        return self._store.get(self._job.id).cancel_requested_at is not None
+    def _heeds_cancel(self) -> bool:
+        """Stop as one that was told to and has not heard of it yet. Returns whether it was."""
+        recorded = self._with_reserve(lambda: self._store.get(self._job.id))
+        if recorded.cancel_requested_at is None:
+            return False
+        visible = self._may_be_visible or recorded.status == "completing"
+        self._stop_as(End("cancelled", "cancelled on request"), visible, ACTIVE)
+        return True
 
     def _try_again(self, why: str, counts: bool = True, **changes: Any) -> bool:
         """Have the launcher make another attempt, if there is one to make it and the job bears one more.
@@ -208,11 +212,8 @@ class JobProcess:
         job, tries = self._job, self._job.spec.config.retry_count
         if not job.managed or (counts and job.retries >= tries):
             return False
-        recorded = self._with_reserve(lambda: self._store.get(job.id))
-        if recorded.cancel_requested_at is not None:
-            # Told to stop, and not heard of it yet. The store would not let it wait, either, but knows less to say.
-            visible = self._may_be_visible or recorded.status == "completing"
-            self._stop_as(End("cancelled", "cancelled on request"), visible, ACTIVE)
+        if self._heeds_cancel():
+            # The store would not let it wait, either, but knows less to say.
             return True
         now = self._now()
         # In any case: this process has to be gone by then, and its memory given back.
