@@ -48,10 +48,13 @@ def look(output: ParquetOutput | TableOutput) -> pa.Table | None:
     """What a user's own tools read, in order; None when they have to read again."""
     if isinstance(output, ParquetOutput):
         try:
-            return pq.read_table(output.path)
+            table = pq.read_table(output.path)
         except FileNotFoundError:
             # The folder's names were taken before the exchange and its files opened after it.
             return None
+        # Or they were looked up after it: what is not found is left out, and all were of the old result. Any result,
+        # also one without rows, has its columns.
+        return table if table.column_names else None
     if output.connection.startswith("sqlite:///"):
         return look_at_sqlite(output.connection.removeprefix("sqlite:///"))
     with adbc_driver_postgresql.dbapi.connect(output.connection) as database, database.cursor() as cursor:
@@ -115,11 +118,13 @@ def polling(output: ParquetOutput | TableOutput) -> Iterator[Reader]:
     reader = Reader(lambda: look(output))
     with ThreadPoolExecutor() as threads:
         reading = threads.submit(reader.poll)
+        # A reader that failed looks no more: whoever waits for its next look is told so, not kept waiting.
+        reading.add_done_callback(lambda _: reader.looked.release(2))
         try:
             yield reader
         finally:
             reader.stop.set()
-        reading.result(PATIENCE_S)
+            reading.result(PATIENCE_S)
 
 
 def test_a_reader_that_polls_through_whole_jobs_sees_each_result_whole_and_in_its_turn(

@@ -259,6 +259,41 @@ class TestParquetFolder:
             )
         )
 
+    def test_who_opened_the_folder_before_rows_were_added_lists_all_its_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Once it is emptied they would find some: names that lead into the new folder, so that no reader would know."""
+        out = tmp_path / "scores"
+        self.append(out, "job_1", 1)
+        self.append(out, "job_2", 2)
+        before = sorted(path.name for path in out.iterdir())
+        waited: list[float] = []
+        seen: list[str] = []
+
+        def wait(seconds: float) -> None:
+            waited.append(seconds)
+            seen.extend(os.listdir(opened))
+
+        opened = os.open(out, os.O_RDONLY)
+        monkeypatch.setattr(folders.time, "sleep", wait)
+        try:
+            self.append(out, "job_3", 3)
+            assert (sorted(seen), os.listdir(opened)) == (before, [])
+        finally:
+            os.close(opened)
+        assert [0 < seconds <= 0.5 for seconds in waited] == [True]
+
+    def test_a_folder_that_shares_no_file_with_the_new_one_goes_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        waited: list[float] = []
+        monkeypatch.setattr(folders.time, "sleep", waited.append)
+
+        self.append(tmp_path / "scores", "job_1", 1)
+        self.published(tmp_path / "scores", "job_2")
+
+        assert waited == []
+
     def test_the_manifest_of_an_appended_result_lists_all_files_and_names_the_earlier_jobs(
         self, tmp_path: Path
     ) -> None:

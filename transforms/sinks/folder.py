@@ -9,10 +9,12 @@ import errno
 import fcntl
 import glob
 import json
+import math
 import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +40,9 @@ _PART = re.compile(r"part-(\d+)-")
 _AT_FDCWD = -100
 # Where the old result waits while a file system without an exchange takes the new one.
 _REPLACED = "replaced"
+# How long a replaced folder stays whole that shares files with the new one. Who opened it before the exchange and lists
+# it only while it is emptied would find some of its files, all of them also in the new folder, and miss the others.
+_STAYS_WHOLE_S = 0.5
 # What file systems answer that do not know the flags of `renameat2`: NFS, 9p and some of FUSE.
 _UNSUPPORTED = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
 # From linux/fs.h; the C library has the call, Python's os module does not.
@@ -471,16 +476,36 @@ class PublishedFolder:
                 return
 
     def remove_staging(self) -> None:
-        """Remove the hidden folder and what is in it, save an old result that has no other place."""
+        """Remove the hidden folder and what is in it, save an old result that has no other place.
+
+        After rows were added that is not before 0.5 s have passed: so long who is about to list the old folder may be
+        at it.
+        """
         with self.explained():
             self._restore()
             if self.staging.exists():
+                if self._shares_files():
+                    time.sleep(max(0.0, _STAYS_WHOLE_S - self._shown_for()))
                 # Goes into no link.
                 shutil.rmtree(self._staging)
             if self._lock.exists():
                 # Somebody's turn, or left by one that was killed; who takes it next removes it.
                 with self._turn():
                     pass
+
+    def _shares_files(self) -> bool:
+        """Whether a file of the folder that was replaced has a name that leads into the target."""
+        shown = _names_in(self._content)
+        replaced = _names_in(self._held(self.staging / "result")) | _names_in(self._held(self.staging / _REPLACED))
+        return any(name != MANIFEST for name in shown & replaced)
+
+    def _shown_for(self) -> float:
+        """Seconds since the target was exchanged, or somewhat more."""
+        try:
+            # Between the two there is but a sync of the record.
+            return max(0.0, time.time() - self._record.stat().st_mtime)
+        except FileNotFoundError:
+            return math.inf
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -489,6 +514,14 @@ class PublishedFolder:
             yield
         except OSError as error:
             raise OutputError(f"{self.purpose} {self.target}: {_reason(error)}") from error
+
+
+def _names_in(folder: Path) -> set[str]:
+    """What a folder lists; nothing where there is none."""
+    try:
+        return set(os.listdir(folder))
+    except FileNotFoundError:
+        return set()
 
 
 def _is_at(fd: int, path: Path) -> bool:
