@@ -262,7 +262,7 @@ class TestParquetFolder:
     def test_who_opened_the_folder_before_rows_were_added_lists_all_its_files(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Once it is emptied they would find some: names that lead into the new folder, so that no reader would know."""
+        """Once it is emptied they would find some, whose names lead into the new folder: no reader would know."""
         out = tmp_path / "scores"
         self.append(out, "job_1", 1)
         self.append(out, "job_2", 2)
