@@ -1,12 +1,18 @@
 """Servers that tests share. A machine that lacks one skips its tests, except in CI, where they fail."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import NoReturn
 
 import pytest
 
 from tests.servers import Postgres, ServerMissing, postgres_server
+
+
+# A shell that starts us in the background has Ctrl-C ignored, which programs inherit: tests that press it would wait.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def lacking(reason: str) -> NoReturn:
