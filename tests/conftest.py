@@ -9,7 +9,6 @@ import pytest
 
 from tests.servers import Postgres, ServerMissing, postgres_server
 
-
 # A shell that starts us in the background has Ctrl-C ignored, which programs inherit: tests that press it would wait.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -26,12 +26,15 @@ class PartBounds:
     Args:
         rows: a part of this many rows makes one good Parquet row group.
         size_bytes: keeps what is buffered flat, however wide the rows.
-        seconds: what a crash may cost.
+        seconds: what a crash may cost at least,
+        share: or this part of the time since the bundle began, if that is more: so a slow job of many hours leaves some
+            hundred files, not thousands.
     """
 
     rows: int = 1_048_576
     size_bytes: int = 64 * 1024 * 1024
     seconds: float = 10.0
+    share: float = 1 / 32
 
 
 class Staged(NamedTuple):
@@ -106,6 +109,7 @@ class _StageFn(beam.DoFn):
         self._threads = ThreadPoolExecutor(self._writers, thread_name_prefix="stage")
 
     def start_bundle(self) -> None:
+        self._began = self._clock()
         self._open: dict[str, _Part] = {}
         self._writing: deque[Future[Staged]] = deque()
 
@@ -131,9 +135,8 @@ class _StageFn(beam.DoFn):
 
     def _is_full(self, part: _Part, now: float) -> bool:
         bounds = self._bounds
-        return (
-            part.rows >= bounds.rows or part.size_bytes >= bounds.size_bytes or now - part.opened_at >= bounds.seconds
-        )
+        seconds = max(bounds.seconds, bounds.share * (now - self._began))
+        return part.rows >= bounds.rows or part.size_bytes >= bounds.size_bytes or now - part.opened_at >= seconds
 
     def _close(self, split_id: str) -> Iterator[Staged]:
         """Hand a part to the writers; waits for the oldest when all are busy."""

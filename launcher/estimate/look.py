@@ -7,15 +7,16 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from launcher.estimate.forecast import Query, Sample, Work, forecast
-from launcher.estimate.sampling import cost_of, score_sample, workers_of
+from launcher.estimate.sampling import cost_of, score_sample
 from launcher.worker.apart import check_apart
-from launcher.worker.attempt import Bound, bind
+from launcher.worker.bound import Bound, bind
 from pipelines.spec import JobSpec, ParquetInput, TableOutput
 from predictors.bounds import Bounds
+from predictors.pool.inline import threads_of
 from predictors.registry import make_predictor
 from transforms.batches import Batch, Split
 from transforms.connection import Connection
-from transforms.sources.base import SPAN_ROWS, Source, rebatch, span_rows
+from transforms.sources.base import SPAN_ROWS, Source, rebatch, shortened, span_rows
 from transforms.sources.files import open_file
 from transforms.sources.parquet import ParquetSource
 
@@ -152,18 +153,18 @@ def _open(spec: JobSpec, within: Bounds | None) -> _Opened:
 
 def _work(spec: JobSpec, bound: Bound, splits: Sequence[Split], opened: _Opened, sample: Sample, is_warm: bool) -> Work:
     cores = len(os.sched_getaffinity(0))
-    workers = workers_of(bound, spec)
+    workers = threads_of(bound.predictor, spec.config.parallelism)
     output = spec.output
-    span = splits[0].span_rows if splits else SPAN_ROWS
+    longest = splits[0].span_rows if splits else SPAN_ROWS
     return Work(
         rows=opened.rows,
-        span_rows=span,
+        span_rows=shortened(longest, spec.config.batch_size, opened.rows, workers, sample.alone_s),
         workers=workers,
         cores=cores,
         writers=min(cores, _MOST_WRITERS),
         # The one that the columns were checked against stays.
         loads=1 if bound.predictor.thread_safe else 1 + workers,
-        mapped_bytes=_mapped_bytes(opened, bound, span, sample),
+        mapped_bytes=_mapped_bytes(opened, bound, longest, sample),
         columns=len(bound.output_schema),
         table=Connection(output.connection).dialect if isinstance(output, TableOutput) else None,
         query=opened.query,

@@ -1,6 +1,5 @@
 """Scoring a sample of a job's rows, timed: reading, the model, and the encoding of the result, each by itself."""
 
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import wait
@@ -12,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from launcher.estimate.forecast import Sample
-from launcher.worker.attempt import Bound
+from launcher.worker.bound import Bound
 from pipelines.spec import JobSpec
 from predictors.pool.base import Answers
-from predictors.pool.inline import InlinePool
+from predictors.pool.inline import InlinePool, threads_of
 from predictors.recovery import RetryPolicy
 from transforms.batches import Batch, Span, Split
 from transforms.score import assemble
@@ -49,13 +48,6 @@ def cost_of(call: Callable[[], _T]) -> tuple[_T, Cost]:
     before, began = own.memory_info().rss, time.perf_counter()
     answer = call()
     return answer, Cost(time.perf_counter() - began, max(own.memory_info().rss - before, 0))
-
-
-def workers_of(bound: Bound, spec: JobSpec) -> int:
-    """Threads that a run will score with."""
-    if getattr(bound.predictor, "cpu_bound", False):
-        return min(spec.config.parallelism, len(os.sched_getaffinity(0)))
-    return spec.config.parallelism
 
 
 @dataclass
@@ -174,7 +166,7 @@ class _Pieces:
 
 def _threads(bound: Bound, spec: JobSpec, loaded: Cost) -> int:
     """How many threads are tried: all of the run's, unless each had to load a large model first."""
-    workers = workers_of(bound, spec)
+    workers = threads_of(bound.predictor, spec.config.parallelism)
     if bound.predictor.thread_safe:
         return workers
     free = psutil.virtual_memory().available * _LOADS_SHARE

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,15 @@ import pyarrow as pa
 
 from launcher.state.job import Job
 from launcher.worker.apart import check_apart
+from launcher.worker.bound import Bound, bind
+from launcher.worker.pace import seconds_a_row
 from pipelines.batch import BatchRun, build
 from pipelines.options import make_pipeline
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput
-from predictors.base import ModelSpec, Predictor
+from predictors.base import ModelSpec
 from predictors.bounds import Bounds, lies_in
-from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch
-from predictors.feeding import check_features, feed
-from predictors.pool.inline import check_answer
-from predictors.python import PythonPredictor
-from predictors.recovery import text_of
+from predictors.errors import ModelNotLoadable, PredictorError
+from predictors.pool.inline import threads_of
 from predictors.registry import make_predictor
 from transforms.batches import Split
 from transforms.connection import Connection
@@ -41,31 +40,15 @@ from transforms.rejects import RejectFolder
 from transforms.score import Scoring
 from transforms.sinks.base import Sink
 from transforms.sinks.parquet import ParquetSink
-from transforms.sources.base import Source
+from transforms.sources.base import Source, cut
 from transforms.sources.parquet import ParquetSource
 from transforms.telemetry import Telemetry
 
 # Told while a query is snapshotted: rows so far, and the estimated number of all.
 OnSnapshot = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A model and an input that fit together.
-
-    Args:
-        predictor: loaded, and bound to the input's columns.
-        source: the input.
-        columns: those to be read.
-        passthrough: those that the output keeps.
-        output_schema: of the rows to be staged.
-    """
-
-    predictor: Predictor
-    source: Source
-    columns: tuple[str, ...]
-    passthrough: tuple[str, ...]
-    output_schema: pa.Schema
+# Spans of so few rows are short enough at any pace: the input has no more than some thousands of them for each thread,
+# or batches are as long.
+_SHORT_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -138,7 +121,7 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
         check_apart(spec, folder, sink.within if isinstance(sink, ParquetSink) else None)
         source = _open_input(spec, folder, on_snapshot, within)
         bound = bind(spec, predictor, source)
-        splits = tuple(source.plan(bound.columns, spec.config.batch_size))
+        splits = _plan(spec, bound)
     else:
         if stored["model_sha256"] != model_sha256:
             raise InputChanged(f"model {spec.model.uri} changed after the job was planned; run the job anew")
@@ -160,6 +143,15 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
     publication = Publication(job.id, sink, rejects, splits, spec.rejects.max_reject_ratio, details=details)
     already = count(sink.all_notes())
     return _prepared(job, folder, publication, already, bound)
+
+
+def _plan(spec: JobSpec, bound: Bound) -> tuple[Split, ...]:
+    """The splits of the input, cut into spans by how many threads share it and, where it is large, by their pace."""
+    batch_size, threads = spec.config.batch_size, threads_of(bound.predictor, spec.config.parallelism)
+    splits = cut(bound.source.plan(bound.columns, batch_size), batch_size, threads)
+    if not splits or splits[0].span_rows <= _SHORT_ROWS:
+        return splits
+    return cut(splits, batch_size, threads, seconds_a_row(bound, splits[0], batch_size, spec.model.nulls))
 
 
 def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, within: Bounds | None) -> Prepared:
@@ -245,40 +237,6 @@ def drop_snapshot(folder: Path) -> None:
     shutil.rmtree(folder / "snapshot", ignore_errors=True)
 
 
-def bind(spec: JobSpec, predictor: Predictor, source: Source, predictions: pa.Schema | None = None) -> Bound:
-    """Fit a loaded model and an input together: which columns are read, which the output has.
-
-    Args:
-        predictions: the prediction columns, where an earlier attempt has learned them.
-
-    Raises:
-        SchemaMismatch: a column is missing, of a type the model cannot take, or named twice in the output.
-    """
-    columns = source.schema
-    if isinstance(predictor, PythonPredictor):
-        predictor.bind(columns)
-    check_features(columns, predictor.input_schema)
-    passthrough = spec.output.columns if spec.output.columns is not None else tuple(columns.names)
-    for name in passthrough:
-        if name not in columns.names:
-            raise SchemaMismatch(
-                f"output.columns names {name!r}, which the input does not have; it has {', '.join(columns.names)}"
-            )
-    needed = {*predictor.input_schema.names, *passthrough}
-    read = tuple(name for name in columns.names if name in needed)
-    if isinstance(predictor, PythonPredictor) and predictor.output_schema is None:
-        predictor.learn(predictions if predictions is not None else _answer_to_first_rows(predictor, source, spec))
-    predicted = predictor.output_schema
-    for name in predicted.names:
-        if name in passthrough:
-            raise SchemaMismatch(
-                f"column {name!r} comes from the input and from the model; leave it out of output.columns, "
-                f"or rename it in the query"
-            )
-    schema = pa.schema([*(columns.field(name).remove_metadata() for name in passthrough), *predicted])
-    return Bound(predictor, source, read, passthrough, schema)
-
-
 def make_sink(job: Job, folder: Path, within: Bounds | None = None) -> Sink:
     """The sink that the job's output names."""
     output = job.spec.output
@@ -337,40 +295,6 @@ def _reopen_input(stored: dict[str, Any], folder: Path, within: Bounds | None) -
     from transforms.sources.snapshot import SnapshotSource
 
     return SnapshotSource.open(folder / "snapshot")
-
-
-def _answer_to_first_rows(predictor: Predictor, source: Source, spec: JobSpec) -> pa.Schema:
-    """Ask a class that does not declare its prediction columns."""
-    for rows in first_rows(source, predictor.input_schema.names, _SAMPLE_ROWS, spec.config.batch_size):
-        fed = feed(rows, predictor.input_schema, spec.model.nulls)
-        if not fed.rows.num_rows:
-            continue
-        try:
-            answer = predictor.predict(fed.rows)
-        except PredictorError:
-            raise
-        except Exception as error:
-            raise ModelNotLoadable(
-                f"model {spec.model.uri} declares no output_schema, and failed on the first rows: "
-                f"{type(error).__name__}: {text_of(error)}; declare one, or mend the rows"
-            ) from error
-        check_answer(answer, fed.rows.num_rows, answer.schema)
-        return answer.schema
-    raise ModelNotLoadable(
-        f"model {spec.model.uri} declares no output_schema, and there is no row to ask it with; declare one"
-    )
-
-
-# Rows that show what a model answers.
-_SAMPLE_ROWS = 5
-
-
-def first_rows(source: Source, columns: Sequence[str], rows: int, batch_size: int) -> Iterator[pa.RecordBatch]:
-    """The first rows of the input, in batches of `rows`; the caller takes as many as it needs."""
-    for split in source.plan(columns, batch_size):
-        for batch in source.read(split, columns):
-            for start in range(0, batch.rows.num_rows, rows):
-                yield batch.rows.slice(start, rows)
 
 
 def _model_sha256(model: ModelSpec, within: Bounds | None) -> str | None:

@@ -20,6 +20,11 @@ from predictors.recovery import BadRow, CallSize, Recovery, RetryPolicy
 _TRIAL_BATCHES = 10
 
 
+def threads_of(predictor: Predictor, parallelism: int) -> int:
+    """How many threads a pool in this process scores with, where it may have `parallelism`."""
+    return min(parallelism, len(os.sched_getaffinity(0))) if getattr(predictor, "cpu_bound", False) else parallelism
+
+
 class InlinePool:
     """Scores in `parallelism` threads of this process.
 
@@ -64,10 +69,8 @@ class InlinePool:
             predictor.load()
         else:
             self._blank = pickle.dumps(predictor)
-        if getattr(predictor, "cpu_bound", False):
-            parallelism = min(parallelism, len(os.sched_getaffinity(0)))
-        self._parallelism = parallelism
-        self._threads = ThreadPoolExecutor(parallelism, thread_name_prefix="score")
+        self._parallelism = threads_of(predictor, parallelism)
+        self._threads = ThreadPoolExecutor(self._parallelism, thread_name_prefix="score")
 
     @property
     def workers(self) -> int:
@@ -86,7 +89,7 @@ class InlinePool:
     def _score(self, rows: pa.RecordBatch) -> Answers:
         predictor = self._loaded()
         fed = feed(rows, predictor.input_schema, self._nulls)
-        span = _prepared(predictor, fed.rows)
+        span = laid_out(predictor, fed.rows)
         if fed.bad:
             self._progress(0, len(fed.bad))
         self._own.waited_s = 0.0
@@ -197,5 +200,6 @@ def _brief(schema: pa.Schema) -> str:
     return ", ".join(f"{field.name}: {field.type}{'' if field.nullable else ' not null'}" for field in schema)
 
 
-def _prepared(predictor: Predictor, rows: pa.RecordBatch) -> PreparedSpan:
+def laid_out(predictor: Predictor, rows: pa.RecordBatch) -> PreparedSpan:
+    """Rows as fed to a loaded predictor, to be scored in calls of any range of them."""
     return predictor.prepare(rows) if isinstance(predictor, SpanPredictor) else _Slices(predictor, rows)

@@ -1,5 +1,7 @@
 """An attempt takes up what earlier ones left, whatever that is."""
 
+import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,3 +90,50 @@ def test_discarding_a_job_leaves_the_old_result_and_nothing_else(job: Job) -> No
     attempt.discard(job, folder)
 
     assert sorted(path.name for path in Path().iterdir()) == ["in", "job"]
+
+
+class Counted(Doubler):
+    """A predictor that takes some time for each row, and keeps how many rows it was given in each call."""
+
+    row_s = 0.0
+    calls: list[int] = []
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        Counted.calls.append(rows.num_rows)
+        time.sleep(Counted.row_s * rows.num_rows)
+        return super().predict(rows)
+
+
+def spans_of(job: Job, rows: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """How long the spans of a job over `rows` rows are planned, for one thread."""
+    monkeypatch.setattr(Counted, "calls", [])
+    write_files(Path("large"), numbered_rows(rows))
+    spec = replace(
+        job.spec,
+        model=replace(job.spec.model, uri=f"{__name__}:Counted"),
+        input=ParquetInput(("large",)),
+        config=Config(batch_size=10, parallelism=1),
+    )
+    planned = attempt.prepare(replace(job, spec=spec), Path("job").absolute())
+    (length,) = {split.span_rows for split in planned.publication.splits}
+    return length
+
+
+def test_spans_of_a_slow_model_are_short(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill costs the spans that were being scored: some seconds of work."""
+    monkeypatch.setattr(Counted, "row_s", 0.005)
+
+    assert 500 <= spans_of(job, 300_000, monkeypatch) <= 1000
+    # A slow model is asked of few rows.
+    assert sum(Counted.calls) <= 200
+
+
+def test_spans_of_a_fast_model_are_long(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert spans_of(job, 300_000, monkeypatch) == 300_000 // 16 // 10 * 10
+
+
+def test_a_model_is_not_asked_for_its_pace_where_spans_are_short_anyway(
+    job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert spans_of(job, 60_000, monkeypatch) == 60_000 // 16 // 10 * 10
+    assert Counted.calls == []

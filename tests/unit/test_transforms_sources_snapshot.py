@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -87,6 +88,22 @@ def test_reading_goes_on_where_it_is_told_to(tmp_path: Path) -> None:
     assert [batch.span.start for batch in batches] == [65_000, 130_000]
     assert batches[0].rows.schema.names == ["name", "id"]
     assert batches[0].rows["id"][0].as_py() == 65_000
+
+
+@pytest.mark.parametrize("length", [1000, 7000, 13_000])
+def test_spans_may_be_shorter_than_what_was_written(tmp_path: Path, length: int) -> None:
+    source = write(tmp_path, [numbers(0, 150_000)])
+    split = replace(splits(source)[0], span_rows=length)
+
+    read = list(source.read(split, ["id"]))
+    assert [batch.span.start for batch in read] == list(range(0, 150_000, length))
+    assert [batch.span.last for batch in read] == [False] * (len(read) - 1) + [True]
+    assert pa.Table.from_batches([batch.rows for batch in read]) == pa.table({"id": range(150_000)})
+    start = 10 * length
+    assert pa.Table.from_batches([batch.rows for batch in source.read(split, ["id"], start)]) == pa.table(
+        {"id": range(start, 150_000)}
+    )
+    assert source.lookup(split, [3, 65_000, 149_999], ["id"]).to_pydict() == {"id": [3, 65_000, 149_999]}
 
 
 def test_rows_are_read_in_place(tmp_path: Path) -> None:

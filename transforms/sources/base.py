@@ -1,6 +1,7 @@
 """What a source promises: the same rows, in the same order, at the same positions, each time it is read."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -12,6 +13,10 @@ from transforms.errors import InputChanged
 SPAN_ROWS = 65_536
 # A span of wide rows is cut shorter, so that several in flight fit in memory.
 SPAN_BYTES = 32 * 1024 * 1024
+# A kill costs the spans at work, and threads wait for the last ones at the end: so each thread gets at least this many,
+# and takes about this long for one at most.
+SPANS_EACH = 16
+SPAN_S = 5.0
 # A split is about this long where the format lets us choose: small enough to deal out evenly to workers.
 SPLIT_ROWS = 1_048_576
 
@@ -25,6 +30,9 @@ class Source(Protocol):
 
     def plan(self, columns: Sequence[str], batch_size: int) -> Iterator[Split]:
         """Cut the input into splits, in its order. Reads metadata only. An input without rows yields none.
+
+        Their spans are the longest that fit into memory; whoever knows how many threads share them may shorten them, to
+        any multiple of `batch_size`.
 
         Args:
             columns: the columns that `read` will be asked for; they decide the mean size of a row.
@@ -58,6 +66,30 @@ def span_rows(batch_size: int, row_bytes: float) -> int:
     """The largest multiple of `batch_size` within `SPAN_ROWS` and `SPAN_BYTES`, at least one batch."""
     fitting = min(SPAN_ROWS, int(SPAN_BYTES / max(row_bytes, 1.0)))
     return max(fitting // batch_size, 1) * batch_size
+
+
+def shortened(length: int, batch_size: int, rows: int, threads: int, row_s: float | None = None) -> int:
+    """Length of the spans of an input that several threads share, at least one batch.
+
+    Args:
+        length: what they may have at most; a multiple of `batch_size`.
+        rows: of the whole input.
+        row_s: seconds that a thread takes for a row; None: not known.
+    """
+    share = rows // (threads * SPANS_EACH)
+    paced = length if not row_s else int(min(SPAN_S / row_s, length))
+    return min(max(min(share, paced) // batch_size, 1) * batch_size, length)
+
+
+def cut(splits: Iterable[Split], batch_size: int, threads: int, row_s: float | None = None) -> tuple[Split, ...]:
+    """`splits` of one plan with spans as short as `shortened` says; those whose rows are not known stay as they are."""
+    planned = tuple(splits)
+    if any(split.rows is None for split in planned):
+        return planned
+    rows = sum(split.rows or 0 for split in planned)
+    return tuple(
+        replace(split, span_rows=shortened(split.span_rows, batch_size, rows, threads, row_s)) for split in planned
+    )
 
 
 def rebatch(chunks: Iterator[pa.RecordBatch], split: Split, before: int, start: int) -> Iterator[Batch]:

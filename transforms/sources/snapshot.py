@@ -1,6 +1,7 @@
 """The rows of a query, kept in Arrow IPC files: written once, read any number of times, in place.
 
-A file is a split and a record batch is a span, so that a span is read by mapping its bytes into memory. What the
+A file is a split and a record batch has the rows of a span, or of several, so that a span is read by mapping its bytes
+into memory. What the
 columns are called and how they are to be read stands in `snapshot.json`, which is written last: without it, there is
 no snapshot. A column may be stored under another type than the one it is read as (a NUMERIC as its digits, as long as
 nobody knows how many there will be); it is cast as it is read.
@@ -20,10 +21,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from transforms.batches import Batch, Span, Split
+from transforms.batches import Batch, Split
 from transforms.errors import InputChanged, InputError
 from transforms.ledger import fsync_folder, write_durably
-from transforms.sources.base import SPAN_BYTES, SPAN_ROWS, SPLIT_ROWS, span_rows
+from transforms.sources.base import SPAN_BYTES, SPAN_ROWS, SPLIT_ROWS, rebatch, span_rows
 
 # What positions shown to people name: row 123 of the result is `query:123`.
 URI = "query"
@@ -55,7 +56,7 @@ class SnapshotSource:
         folder: where they lie.
         id: of this snapshot and no other.
         schema: the columns as they are read.
-        span_rows: length of every span but the last of a file.
+        span_rows: length of every record batch but the last of a file, and of the spans that are planned.
         files: in the order of the rows.
     """
 
@@ -93,7 +94,7 @@ class SnapshotSource:
         return sum(file.bytes for file in self.files)
 
     def plan(self, columns: Sequence[str], batch_size: int) -> Iterator[Split]:
-        """One split per file. Its spans were fixed when it was written: neither argument changes them."""
+        """One split per file. Its record batches were cut when it was written: neither argument changes them."""
         first_row = 0
         for number, file in enumerate(self.files):
             fingerprint = f"{self.id}:{file.bytes}"
@@ -101,22 +102,24 @@ class SnapshotSource:
             first_row += file.rows
 
     def read(self, split: Split, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
-        """The spans of `split` from row `start` on. Their buffers are the mapped file, save where a column is cast."""
+        """The spans of `split` from row `start` on.
+
+        Their buffers are the mapped file, save where a column is cast, or a span lies over two record batches.
+        """
         with self._mapped(split) as file:
-            for number in range(start // split.span_rows, file.num_record_batches):
-                rows = self._rows(split, file, number, columns)
-                at = number * split.span_rows
-                yield Batch(Span(split, at, at + rows.num_rows, last=number == file.num_record_batches - 1), rows)
+            first = start // self.span_rows
+            chunks = (self._rows(split, file, number, columns) for number in range(first, file.num_record_batches))
+            yield from rebatch(chunks, split, first * self.span_rows, start)
 
     def lookup(self, split: Split, rows: Sequence[int], columns: Sequence[str]) -> pa.RecordBatch:
         """The `columns` of single rows of `split`."""
-        by_span: dict[int, list[int]] = {}
+        by_batch: dict[int, list[int]] = {}
         for row in rows:
-            by_span.setdefault(row // split.span_rows, []).append(row % split.span_rows)
+            by_batch.setdefault(row // self.span_rows, []).append(row % self.span_rows)
         with self._mapped(split) as file:
             found = [
                 self._rows(split, file, number, columns).take(pa.array(within, pa.int32()))
-                for number, within in (by_span or {0: []}).items()
+                for number, within in (by_batch or {0: []}).items()
             ]
         return pa.concat_batches(found)
 
