@@ -120,7 +120,7 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
     if stored is None:
         check_apart(spec, folder, sink.within if isinstance(sink, ParquetSink) else None)
         source = _open_input(spec, folder, on_snapshot, within)
-        bound = bind(spec, predictor, source)
+        bound = bind(spec, predictor, source, _predictions_added_to(spec, folder))
         splits = _plan(spec, bound)
     else:
         if stored["model_sha256"] != model_sha256:
@@ -143,6 +143,19 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
     publication = Publication(job.id, sink, rejects, splits, spec.rejects.max_reject_ratio, details=details)
     already = count(sink.all_notes())
     return _prepared(job, folder, publication, already, bound)
+
+
+def _predictions_added_to(spec: JobSpec, folder: Path) -> pa.Schema | None:
+    """The prediction columns of the job to whose result rows are to be added; None where there is none of it any more.
+
+    What a class answers to rows that were rejected once tells little of its columns: it may reject them again.
+    """
+    if spec.output.appends_to is None:
+        return None
+    try:
+        return _schema(json.loads((folder.parent / spec.output.appends_to / "plan.json").read_bytes())["predictions"])
+    except FileNotFoundError:
+        return None
 
 
 def _plan(spec: JobSpec, bound: Bound) -> tuple[Split, ...]:

@@ -41,7 +41,7 @@ def bind(spec: JobSpec, predictor: Predictor, source: Source, predictions: pa.Sc
     """Fit a loaded model and an input together: which columns are read, which the output has.
 
     Args:
-        predictions: the prediction columns, where an earlier attempt has learned them.
+        predictions: the prediction columns, where an earlier attempt or job has learned them.
 
     Raises:
         SchemaMismatch: a column is missing, of a type the model cannot take, or named twice in the output.

@@ -1,11 +1,13 @@
 """An attempt takes up what earlier ones left, whatever that is."""
 
+import shutil
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -13,6 +15,7 @@ from launcher.state.job import Job
 from launcher.worker import attempt
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects
 from predictors.base import ModelSpec
+from predictors.errors import ModelNotLoadable
 from tests.scenes import Doubler, numbered_rows, write_files
 from transforms.counts import Counts
 from transforms.errors import InputChanged
@@ -137,3 +140,38 @@ def test_a_model_is_not_asked_for_its_pace_where_spans_are_short_anyway(
 ) -> None:
     assert spans_of(job, 60_000, monkeypatch) == 60_000 // 16 // 10 * 10
     assert Counted.calls == []
+
+
+class Undeclared:
+    """A class that does not say what it answers, and refuses negative values."""
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        if pc.any(pc.less(rows["value"], 0)).as_py():
+            raise ValueError("a value is negative")
+        return pa.record_batch({"half": pc.divide(rows["value"], 2.0)})
+
+
+def test_what_is_added_to_a_result_has_its_columns_though_all_rows_are_refused_again(job: Job) -> None:
+    """Rows that were rejected are scored again by a class that tells its columns only by its answers."""
+    model = ModelSpec(f"{__name__}:Undeclared", "python", ("value",))
+    first = replace(job, id="batch-1", spec=replace(job.spec, model=model))
+    folder = Path("jobs/batch-1").absolute()
+    folder.mkdir(parents=True)
+    attempt.run(attempt.prepare(first, folder), AlwaysOpen())
+    refused = replace(
+        first.spec,
+        input=ParquetInput(("rejects",)),
+        output=replace(first.spec.output, mode="append", appends_to="batch-1"),
+        rejects=Rejects("again", 1.0),
+    )
+    again = replace(job, id="batch-2", spec=refused)
+    folder = Path("jobs/batch-2").absolute()
+    folder.mkdir()
+
+    result = attempt.run(attempt.prepare(again, folder), AlwaysOpen())
+
+    assert result.counts == Counts(scored=0, rejected=1)
+    assert pq.read_table("scores").column_names == ["id", "half"]
+    shutil.rmtree("jobs/batch-1")
+    with pytest.raises(ModelNotLoadable, match="declares no output_schema, and failed on the first rows"):
+        attempt.prepare(replace(again, id="batch-3"), folder.with_name("batch-3"))
