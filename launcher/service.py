@@ -111,6 +111,7 @@ class Service:
             attempt_module,
             machine(),
             home.launcher_lives,
+            wake=lambda: self._dispatching.wake(),
         )
         self.reaper = Reaper(
             home, self.store, settings, home.launcher_lives, self.dispatcher.is_starting, machine=machine()
@@ -147,6 +148,9 @@ class Service:
         self.dispatcher.close()
         for each in self._ticking:
             each.stop()
+        with contextlib.suppress(LauncherError):
+            # Else the next launcher would have to find out.
+            self.dispatcher.leave()
         self.postman.close()
         self.forks.close()
         if self.tracing is not None:

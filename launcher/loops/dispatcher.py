@@ -4,6 +4,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, wait
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from launcher.worker.handover import JOB_ID_VARIABLE, Handover
 
 # A job's lock may be held for some milliseconds by whoever looks whether it lives.
 _AGAIN_S = 0.5
+# How long others wait for the hosts of a job's connections to be looked up: milliseconds, where the resolver is well.
+_LOOKUP_S = 0.1
 
 _log = logging.getLogger("launcher.loops.dispatcher")
 
@@ -31,9 +34,10 @@ class Dispatcher:
     Args:
         owner: this launcher's id.
         connections_of: URIs of the connections that a job's spec names; raises LauncherError for one that it may not
-            have (any more).
+            have (any more). May take seconds, for a resolver that does not answer; called in a thread.
         folders_of: the folders that a tenant's paths are confined to; None: not at all.
         machine, launcher_lives: what launchers of this machine are called before the last hyphen, and whether one runs.
+        wake: has `tick` called soon; told when a job can be started whose connections took longer than `lookup_s`.
     """
 
     def __init__(
@@ -48,6 +52,8 @@ class Dispatcher:
         attempt_module: str = ATTEMPT,
         machine: str | None = None,
         launcher_lives: Callable[[str], bool] = lambda owner: True,
+        wake: Callable[[], object] = lambda: None,
+        lookup_s: float = _LOOKUP_S,
     ) -> None:
         self._home = home
         self._store = store
@@ -59,6 +65,10 @@ class Dispatcher:
         self._attempt_module = attempt_module
         self._machine = machine
         self._launcher_lives = launcher_lives
+        self._wake = wake
+        self._lookup_s = lookup_s
+        # Claimed, and to be started once it is known how to reach what they name. Only `tick` and `leave` touch it.
+        self._looked_up: dict[str, tuple[Job, Future[Mapping[str, str]]]] = {}
         self._closed = False
         self._is_claiming = False
         self._starting: set[str] = set()
@@ -75,8 +85,17 @@ class Dispatcher:
         """Start nothing more. What cannot be started because of that goes back into its queue. From any thread."""
         self._closed = True
 
+    def leave(self) -> None:
+        """Put back into their queues what was claimed and not started; once `tick` is not called any more."""
+        for job, _ in list(self._looked_up.values()):
+            self._put_back(job, "its launcher was stopped, again", 0.0, job.retries)
+        self._looked_up.clear()
+
     def tick(self) -> int:
         """Claim and start jobs. Returns how many were claimed."""
+        for job, connections in list(self._looked_up.values()):
+            if connections.done() and not self._closed:
+                self._start(job, connections)
         if not self._forks.is_warm:
             # In the queue they can be cancelled, and taken by another launcher.
             return 0
@@ -87,14 +106,29 @@ class Dispatcher:
             claimed = self._claim()
             if claimed is None:
                 break
-            try:
-                self._start(claimed)
-            finally:
-                with self._lock:
-                    self._starting.discard(claimed.id)
+            connections = self._look_up(claimed)
+            self._looked_up[claimed.id] = (claimed, connections)
+            wait([connections], self._lookup_s)
+            if connections.done():
+                self._start(claimed, connections)
+            else:
+                connections.add_done_callback(lambda _: self._wake())
             claimed_jobs += 1
             room -= 1
         return claimed_jobs
+
+    def _look_up(self, job: Job) -> Future[Mapping[str, str]]:
+        """Its connections, some time. No thread but one of its own waits for a resolver, be there one or many jobs."""
+        found: Future[Mapping[str, str]] = Future()
+
+        def look() -> None:
+            try:
+                found.set_result(self._connections_of(job))
+            except BaseException as error:
+                found.set_exception(error)
+
+        threading.Thread(target=look, name="look up connections", daemon=True).start()
+        return found
 
     def _counts_here(self, job: Job) -> bool:
         """Whether a job takes one of this launcher's places: its own, and those of one that died on this machine."""
@@ -115,9 +149,17 @@ class Dispatcher:
                 self._is_claiming = False
         return jobs[0] if jobs else None
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Job, connections: Future[Mapping[str, str]]) -> None:
+        del self._looked_up[job.id]
         try:
-            child = self._fork(job)
+            self._try_to_start(job, connections)
+        finally:
+            with self._lock:
+                self._starting.discard(job.id)
+
+    def _try_to_start(self, job: Job, connections: Future[Mapping[str, str]]) -> None:
+        try:
+            child = self._fork(job, connections.result())
         except JobAlive:
             # Its last process is still going.
             self._put_back(job, "its last process is still there, again", _AGAIN_S, job.retries)
@@ -143,7 +185,7 @@ class Dispatcher:
                 started = {"pid": child.pid, "pid_started": child.started}
                 self._store.beat(job.id, job.attempt, self._settings.lease_s, **started)
 
-    def _fork(self, job: Job) -> Child:
+    def _fork(self, job: Job, connections: Mapping[str, str]) -> Child:
         folder = self._home.job(job.id)
         folder.create()
         lock = folder.lock(job.id, job.pid)
@@ -155,7 +197,7 @@ class Dispatcher:
                 job_id=job.id,
                 attempt=job.attempt,
                 store_url=self._settings.store_url,
-                connections=dict(self._connections_of(job)),
+                connections=dict(connections),
                 allowed_paths=self._folders_of(job.tenant),
                 lease_s=self._settings.lease_s,
                 first_wait_s=self._settings.retry_wait_s,

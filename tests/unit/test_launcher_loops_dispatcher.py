@@ -29,9 +29,15 @@ class Dispatching:
     settings: Settings = field(default_factory=lambda: Settings(retry_wait_s=10.0))
     uris: Mapping[str, str] = field(default_factory=lambda: {"sales": SECRET})
     refusal: Exception | None = None
+    # Of these tenants the hosts are not known until it is set.
+    slow: tuple[str, ...] = ()
+    known: threading.Event = field(default_factory=threading.Event)
+    woken: threading.Event = field(default_factory=threading.Event)
 
-    def made(self, owner: str = OWNER, **settings: Any) -> Dispatcher:
+    def made(self, owner: str = OWNER, lookup_s: float = PATIENCE_S, **settings: Any) -> Dispatcher:
         def connections_of(job: Job) -> Mapping[str, str]:
+            if job.tenant in self.slow:
+                assert self.known.wait(PATIENCE_S)
             if self.refusal is not None:
                 raise self.refusal
             return self.uris
@@ -47,6 +53,8 @@ class Dispatching:
             "tests.light",
             machine="host",
             launcher_lives=lambda owner: owner != "host-dead",
+            wake=self.woken.set,
+            lookup_s=lookup_s,
         )
 
     def add(self, job_id: str = "batch-1", **changes: Any) -> None:
@@ -356,6 +364,50 @@ def test_whether_a_job_starts_is_told_while_a_claim_waits_for_the_store(
     assert not dispatcher.is_starting(world.job())
 
 
+def test_a_resolver_that_does_not_answer_one_tenant_holds_up_no_other(world: Dispatching) -> None:
+    world.slow = ("acme",)
+    world.add("batch-1", tenant="acme")
+    world.add("batch-2", tenant="globex")
+    dispatcher = world.made(lookup_s=0.01)
+    dispatcher.tick()
+    waiting = world.job()
+
+    assert [task.arguments["job_id"] for task in world.forks.tasks] == ["batch-2"]
+    assert dispatcher.is_starting(waiting)
+    assert dispatcher.tick() == 0
+    assert not world.woken.is_set()
+
+    world.known.set()
+    assert world.woken.wait(PATIENCE_S)
+    assert dispatcher.tick() == 0
+    assert [task.arguments["job_id"] for task in world.forks.tasks] == ["batch-2", "batch-1"]
+    assert not dispatcher.is_starting(waiting)
+    assert world.job().pid == NOBODY
+
+
+def test_what_a_resolver_says_late_is_heeded(world: Dispatching) -> None:
+    world.slow, world.refusal = ("acme",), HostUnknown("db.example.com")
+    world.add(tenant="acme", config={"retry_count": 0})
+    dispatcher = world.made(lookup_s=0.01)
+    dispatcher.tick()
+    world.known.set()
+    assert world.woken.wait(PATIENCE_S)
+    dispatcher.tick()
+
+    assert world.forks.tasks == []
+    assert world.job().status == "failed"
+
+
+def test_jobs_whose_hosts_are_looked_up_take_places(world: Dispatching) -> None:
+    world.slow = ("acme",)
+    for n in range(3):
+        world.add(f"batch-{n}", tenant="acme")
+    dispatcher = world.made(lookup_s=0.01, max_jobs=2)
+
+    assert (dispatcher.tick(), dispatcher.tick()) == (2, 0)
+    world.known.set()
+
+
 # --- stopping and racing -------------------------------------------------------------------------------------------
 
 
@@ -372,6 +424,22 @@ def test_what_cannot_be_started_because_the_launcher_stops_waits_for_another(wor
     assert world.parts.reasons()[-1] == "its launcher was stopped, again in 0.0 s"
     assert dispatcher.tick() == 0
     assert world.made("launcher-two").tick() == 2
+
+
+def test_what_still_waits_for_a_resolver_when_the_launcher_stops_waits_for_another(world: Dispatching) -> None:
+    world.slow = ("acme",)
+    world.add(tenant="acme", config={"retry_count": 0})
+    dispatcher = world.made(lookup_s=0.01)
+    dispatcher.tick()
+    dispatcher.close()
+    world.known.set()
+    assert world.woken.wait(PATIENCE_S)
+    dispatcher.tick()
+    dispatcher.leave()
+    waiting = world.job()
+
+    assert (waiting.status, waiting.retries, world.forks.tasks) == ("submitted", 0, [])
+    assert world.made("launcher-two").tick() == 1
 
 
 def test_nobody_finds_a_claimed_job_that_is_not_about_to_start(world: Dispatching) -> None:
