@@ -9,9 +9,12 @@ import pytest
 
 from tests.servers import Postgres, ServerMissing, postgres_server
 
-# A shell that starts us in the background has Ctrl-C ignored, which programs inherit: tests that press it would wait.
+# What is ignored, programs inherit: Ctrl-C in what a shell started in the background, the end of the terminal under nohup.
+# Tests that send these would wait for ever. What is handled, programs do not inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda number, frame: None)
 
 
 def lacking(reason: str) -> NoReturn:
