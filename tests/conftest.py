@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers import Postgres, ServerMissing, postgres_server
 
-# What is ignored, programs inherit: Ctrl-C in what a shell started in the background, the end of the terminal under nohup.
+# What is ignored, programs inherit: Ctrl-C in what a shell started in the background, the terminal's end under nohup.
 # Tests that send these would wait for ever. What is handled, programs do not inherit.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
