@@ -3,8 +3,10 @@
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
@@ -24,8 +26,19 @@ from launcher.worker.handover import JOB_ID_VARIABLE, Handover
 _AGAIN_S = 0.5
 # How long others wait for the hosts of a job's connections to be looked up: milliseconds, where the resolver is well.
 _LOOKUP_S = 0.1
+# How long a job waits for it at most. Lookups have bounds of their own, but a store or a file system may hang, too.
+_LONGEST_LOOKUP_S = 30.0
 
 _log = logging.getLogger("launcher.loops.dispatcher")
+
+
+@dataclass(frozen=True)
+class _LookedUp:
+    """A job that is claimed, and is started once it is known how to reach what it names."""
+
+    job: Job
+    connections: Future[Mapping[str, str]]
+    until: float
 
 
 class Dispatcher:
@@ -54,6 +67,7 @@ class Dispatcher:
         launcher_lives: Callable[[str], bool] = lambda owner: True,
         wake: Callable[[], object] = lambda: None,
         lookup_s: float = _LOOKUP_S,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._home = home
         self._store = store
@@ -67,8 +81,9 @@ class Dispatcher:
         self._launcher_lives = launcher_lives
         self._wake = wake
         self._lookup_s = lookup_s
-        # Claimed, and to be started once it is known how to reach what they name. Only `tick` and `leave` touch it.
-        self._looked_up: dict[str, tuple[Job, Future[Mapping[str, str]]]] = {}
+        self._clock = clock
+        # Only `tick` and `leave` touch it.
+        self._looked_up: dict[str, _LookedUp] = {}
         self._closed = False
         self._is_claiming = False
         self._starting: set[str] = set()
@@ -87,18 +102,18 @@ class Dispatcher:
 
     def leave(self) -> None:
         """Put back into their queues what was claimed and not started; once `tick` is not called any more."""
-        for job, _ in list(self._looked_up.values()):
-            self._put_back(job, "its launcher was stopped, again", 0.0, job.retries)
-        self._looked_up.clear()
+        self._give_back("its launcher was stopped, again")
 
     def tick(self) -> int:
         """Claim and start jobs. Returns how many were claimed."""
-        for job, connections in list(self._looked_up.values()):
-            if connections.done() and not self._closed:
-                self._start(job, connections)
+        if self._closed:
+            return 0
         if not self._forks.is_warm:
             # In the queue they can be cancelled, and taken by another launcher.
+            self._give_back("no process can be made of it yet, again")
             return 0
+        for looked_up in list(self._looked_up.values()):
+            self._go_on(looked_up)
         room = self._settings.max_jobs - sum(map(self._counts_here, self._store.at_work()))
         claimed_jobs = 0
         while room > 0 and not self._closed:
@@ -106,19 +121,19 @@ class Dispatcher:
             claimed = self._claim()
             if claimed is None:
                 break
-            connections = self._look_up(claimed)
-            self._looked_up[claimed.id] = (claimed, connections)
-            wait([connections], self._lookup_s)
-            if connections.done():
-                self._start(claimed, connections)
+            looked_up = _LookedUp(claimed, self._look_up(claimed), self._clock() + _LONGEST_LOOKUP_S)
+            self._looked_up[claimed.id] = looked_up
+            wait([looked_up.connections], self._lookup_s)
+            if looked_up.connections.done():
+                self._start(looked_up)
             else:
-                connections.add_done_callback(lambda _: self._wake())
+                looked_up.connections.add_done_callback(lambda _: self._wake())
             claimed_jobs += 1
             room -= 1
         return claimed_jobs
 
     def _look_up(self, job: Job) -> Future[Mapping[str, str]]:
-        """Its connections, some time. No thread but one of its own waits for a resolver, be there one or many jobs."""
+        """Its connections, some time, by a thread of its own: nobody else waits for its resolver."""
         found: Future[Mapping[str, str]] = Future()
 
         def look() -> None:
@@ -127,8 +142,46 @@ class Dispatcher:
             except BaseException as error:
                 found.set_exception(error)
 
-        threading.Thread(target=look, name="look up connections", daemon=True).start()
+        try:
+            threading.Thread(target=look, name="look up connections", daemon=True).start()
+        except RuntimeError as error:
+            found.set_exception(ForkFailed(f"no thread can be started: {error}"))
         return found
+
+    def _go_on(self, looked_up: _LookedUp) -> None:
+        """Start a job whose connections are known; what was told to stop meanwhile, or waits too long, is put back."""
+        job = looked_up.job
+        try:
+            # There is no process yet that would renew its lease.
+            is_to_stop = self._store.beat(job.id, job.attempt, self._settings.lease_s)
+        except (Conflict, JobUnknown) as lost:
+            _log.info("%s: %s", job.id, lost, extra=fields_of(job))
+            self._forget(job)
+            return
+        if is_to_stop:
+            self._put_back_looked_up(job, "it was to stop, again")
+        elif looked_up.connections.done():
+            self._start(looked_up)
+        elif self._clock() >= looked_up.until:
+            try:
+                self._try_again(job, f"its connections were not looked up within {_LONGEST_LOOKUP_S:.0f} s")
+            finally:
+                self._forget(job)
+
+    def _give_back(self, why: str) -> None:
+        for looked_up in list(self._looked_up.values()):
+            self._put_back_looked_up(looked_up.job, why)
+
+    def _put_back_looked_up(self, job: Job, why: str) -> None:
+        try:
+            self._put_back(job, why, 0.0, job.retries)
+        finally:
+            self._forget(job)
+
+    def _forget(self, job: Job) -> None:
+        del self._looked_up[job.id]
+        with self._lock:
+            self._starting.discard(job.id)
 
     def _counts_here(self, job: Job) -> bool:
         """Whether a job takes one of this launcher's places: its own, and those of one that died on this machine."""
@@ -149,13 +202,11 @@ class Dispatcher:
                 self._is_claiming = False
         return jobs[0] if jobs else None
 
-    def _start(self, job: Job, connections: Future[Mapping[str, str]]) -> None:
-        del self._looked_up[job.id]
+    def _start(self, looked_up: _LookedUp) -> None:
         try:
-            self._try_to_start(job, connections)
+            self._try_to_start(looked_up.job, looked_up.connections)
         finally:
-            with self._lock:
-                self._starting.discard(job.id)
+            self._forget(looked_up.job)
 
     def _try_to_start(self, job: Job, connections: Future[Mapping[str, str]]) -> None:
         try:

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Dispatching:
     slow: tuple[str, ...] = ()
     known: threading.Event = field(default_factory=threading.Event)
     woken: threading.Event = field(default_factory=threading.Event)
+    now: float = 0.0
 
     def made(self, owner: str = OWNER, lookup_s: float = PATIENCE_S, **settings: Any) -> Dispatcher:
         def connections_of(job: Job) -> Mapping[str, str]:
@@ -55,6 +57,7 @@ class Dispatching:
             launcher_lives=lambda owner: owner != "host-dead",
             wake=self.woken.set,
             lookup_s=lookup_s,
+            clock=lambda: self.now,
         )
 
     def add(self, job_id: str = "batch-1", **changes: Any) -> None:
@@ -364,25 +367,107 @@ def test_whether_a_job_starts_is_told_while_a_claim_waits_for_the_store(
     assert not dispatcher.is_starting(world.job())
 
 
+def started_jobs(world: Dispatching) -> list[Any]:
+    return [task.arguments["job_id"] for task in world.forks.tasks]
+
+
 def test_a_resolver_that_does_not_answer_one_tenant_holds_up_no_other(world: Dispatching) -> None:
     world.slow = ("acme",)
     world.add("batch-1", tenant="acme")
-    world.add("batch-2", tenant="globex")
     dispatcher = world.made(lookup_s=0.01)
-    dispatcher.tick()
+    assert dispatcher.tick() == 1
     waiting = world.job()
+    world.add("batch-2", tenant="globex")
+    while not world.forks.tasks:
+        dispatcher.tick()
 
-    assert [task.arguments["job_id"] for task in world.forks.tasks] == ["batch-2"]
+    assert started_jobs(world) == ["batch-2"]
     assert dispatcher.is_starting(waiting)
-    assert dispatcher.tick() == 0
-    assert not world.woken.is_set()
 
+    world.woken.clear()
     world.known.set()
     assert world.woken.wait(PATIENCE_S)
-    assert dispatcher.tick() == 0
-    assert [task.arguments["job_id"] for task in world.forks.tasks] == ["batch-2", "batch-1"]
+    dispatcher.tick()
+    assert started_jobs(world) == ["batch-2", "batch-1"]
     assert not dispatcher.is_starting(waiting)
     assert world.job().pid == NOBODY
+
+
+def looked_up(world: Dispatching, **made: Any) -> Dispatcher:
+    """A dispatcher that has claimed a job whose connections are not known yet."""
+    world.slow = ("acme",)
+    world.add(tenant="acme", config={"retry_count": 0})
+    dispatcher = world.made(lookup_s=0.01, **made)
+    assert dispatcher.tick() == 1
+    assert dispatcher.is_starting(world.job())
+    return dispatcher
+
+
+def test_a_cancel_does_not_wait_for_a_resolver(world: Dispatching) -> None:
+    dispatcher = looked_up(world)
+    world.parts.store.request_cancel("batch-1", "enough")
+    dispatcher.tick()
+
+    assert world.job().status == "cancelled"
+    world.known.set()
+    assert dispatcher.tick() == 0
+    assert started_jobs(world) == []
+
+
+def test_the_lease_of_a_job_that_waits_for_a_resolver_is_renewed(world: Dispatching) -> None:
+    dispatcher = looked_up(world)
+    world.parts.clock.advance(20)
+    dispatcher.tick()
+
+    assert world.job().lease_until == world.parts.clock.now + timedelta(seconds=30)
+    world.known.set()
+
+
+def test_a_job_that_another_launcher_has_by_now_is_forgotten(world: Dispatching) -> None:
+    dispatcher = looked_up(world)
+    job = world.job()
+    world.parts.store.move("batch-1", "preparing", "submitted", "taken from a launcher that stood still")
+    world.known.set()
+    dispatcher.tick()
+
+    assert not dispatcher.is_starting(job)
+    assert started_jobs(world) == ["batch-1"]
+    assert world.job().attempt == 2
+
+
+def test_a_lookup_that_never_ends_costs_the_job_a_retry(world: Dispatching) -> None:
+    dispatcher = looked_up(world)
+    world.now = 30.0
+    dispatcher.tick()
+
+    assert (world.job().status, world.job().error) == ("failed", "its connections were not looked up within 30 s")
+    assert not dispatcher.is_starting(world.job())
+    world.known.set()
+
+
+def test_where_no_thread_can_be_started_the_job_is_tried_again(
+    world: Dispatching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    world.add()
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    dispatcher = world.made()
+    dispatcher.tick()
+
+    assert (world.job().status, world.job().retries) == ("submitted", 1)
+    assert not dispatcher.is_starting(world.job())
+
+
+def test_while_no_process_can_be_forked_looked_up_jobs_go_back_into_the_queue(world: Dispatching) -> None:
+    dispatcher = looked_up(world)
+    world.forks.is_warm = False
+    dispatcher.tick()
+
+    assert (world.job().status, world.job().retries) == ("submitted", 0)
+    assert not dispatcher.is_starting(world.job())
+    world.known.set()
 
 
 def test_what_a_resolver_says_late_is_heeded(world: Dispatching) -> None:
