@@ -7,6 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from transforms.sources.base import shortened
+
 MIB = 2**20
 
 # A job's process that scores next to nothing, with Beam and all libraries: 284 to 289 MiB were seen.
@@ -83,7 +85,8 @@ class Work:
 
     Args:
         rows: of the input.
-        span_rows: of a span.
+        batch_rows: of a model call.
+        span_rows: of a span, as far as memory allows; it may be cut shorter.
         workers: threads that score.
         cores: that they share.
         writers: threads that write parts.
@@ -96,6 +99,7 @@ class Work:
     """
 
     rows: int
+    batch_rows: int
     span_rows: int
     workers: int
     cores: int
@@ -141,8 +145,9 @@ def scored_s(sample: Sample, work: Work) -> float:
     row_s = sample.score_s * min(sample.threads, work.workers) / work.workers
     # The model may use more cores than there are threads, but not more than there are.
     row_s = max(row_s, sample.score_cpu_s / work.cores)
-    rounds = math.ceil(work.rows / (work.span_rows * work.workers))
-    by_rounds = rounds * min(work.span_rows, work.rows) * row_s * work.workers
+    span_rows = shortened(work.span_rows, work.batch_rows, work.rows, work.workers, row_s * work.workers)
+    rounds = math.ceil(work.rows / (span_rows * work.workers))
+    by_rounds = rounds * min(span_rows, work.rows) * row_s * work.workers
     return max(min(by_rounds, work.rows * sample.alone_s), work.rows * row_s)
 
 
@@ -182,8 +187,10 @@ def _memory(sample: Sample, work: Work) -> int:
     a query of 3,000,000 rows from SQLite into a table of it 346 (412), the same with PostgreSQL 336 (371), a model of
     512 MiB held five times 2,847 (2,863).
     """
-    span = work.span_rows * sample.row_bytes
-    answers = work.span_rows * sample.answer_bytes
+    # Those of a slow model are shorter still.
+    span_rows = shortened(work.span_rows, work.batch_rows, work.rows, work.workers)
+    span = span_rows * sample.row_bytes
+    answers = span_rows * sample.answer_bytes
     waiting = min((_SPANS_PER_WORKER * work.workers + 1) * (span + answers), _IN_FLIGHT_BYTES + span + answers)
     moving = min(waiting + _SPANS_READ_AHEAD * span, work.rows * (sample.row_bytes + sample.answer_bytes))
     # One is open while each writer has another.

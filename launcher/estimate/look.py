@@ -16,7 +16,7 @@ from predictors.pool.inline import threads_of
 from predictors.registry import make_predictor
 from transforms.batches import Batch, Split
 from transforms.connection import Connection
-from transforms.sources.base import SPAN_ROWS, Source, rebatch, shortened, span_rows
+from transforms.sources.base import SPAN_ROWS, Source, rebatch, span_rows
 from transforms.sources.files import open_file
 from transforms.sources.parquet import ParquetSource
 
@@ -155,16 +155,17 @@ def _work(spec: JobSpec, bound: Bound, splits: Sequence[Split], opened: _Opened,
     cores = len(os.sched_getaffinity(0))
     workers = threads_of(bound.predictor, spec.config.parallelism)
     output = spec.output
-    longest = splits[0].span_rows if splits else SPAN_ROWS
+    span = max((split.span_rows for split in splits), default=SPAN_ROWS)
     return Work(
         rows=opened.rows,
-        span_rows=shortened(longest, spec.config.batch_size, opened.rows, workers, sample.alone_s),
+        batch_rows=spec.config.batch_size,
+        span_rows=span,
         workers=workers,
         cores=cores,
         writers=min(cores, _MOST_WRITERS),
         # The one that the columns were checked against stays.
         loads=1 if bound.predictor.thread_safe else 1 + workers,
-        mapped_bytes=_mapped_bytes(opened, bound, longest, sample),
+        mapped_bytes=_mapped_bytes(opened, bound, span, sample),
         columns=len(bound.output_schema),
         table=Connection(output.connection).dialect if isinstance(output, TableOutput) else None,
         query=opened.query,

@@ -46,9 +46,6 @@ from transforms.telemetry import Telemetry
 
 # Told while a query is snapshotted: rows so far, and the estimated number of all.
 OnSnapshot = Callable[[int, int | None], None]
-# Spans of so few rows are short enough at any pace: the input has no more than some thousands of them for each thread,
-# or batches are as long.
-_SHORT_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -120,25 +117,24 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
     if stored is None:
         check_apart(spec, folder, sink.within if isinstance(sink, ParquetSink) else None)
         source = _open_input(spec, folder, on_snapshot, within)
-        bound = bind(spec, predictor, source, _predictions_added_to(spec, folder))
-        splits = _plan(spec, bound)
+        bound = bind(spec, predictor, source, likely=_predictions_added_to(spec, folder))
     else:
         if stored["model_sha256"] != model_sha256:
             raise InputChanged(f"model {spec.model.uri} changed after the job was planned; run the job anew")
         source = _reopen_input(stored["input"], folder, within)
         bound = bind(spec, predictor, source, _schema(stored["predictions"]))
-        splits = _splits(stored)
     rejects = make_rejects(job, folder, source, within)
     sink.prepare(bound.output_schema)
     rejects.prepare()
     if stored is None:
-        plan = {
+        stored = {
             "model_sha256": model_sha256,
             "input": _input_json(source),
             "predictions": _encoded(predictor.output_schema),
-            "splits": [split.to_json() for split in splits],
+            "splits": [split.to_json() for split in _plan(spec, bound, folder / "asked")],
         }
-        write_durably(plan_file, json.dumps(plan).encode())
+        write_durably(plan_file, json.dumps(stored).encode())
+    splits = _splits(stored)
     details = {"model": {"uri": spec.model.uri, "sha256": model_sha256}}
     publication = Publication(job.id, sink, rejects, splits, spec.rejects.max_reject_ratio, details=details)
     already = count(sink.all_notes())
@@ -146,10 +142,7 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
 
 
 def _predictions_added_to(spec: JobSpec, folder: Path) -> pa.Schema | None:
-    """The prediction columns of the job to whose result rows are to be added; None where there is none of it any more.
-
-    What a class answers to rows that were rejected once tells little of its columns: it may reject them again.
-    """
+    """The prediction columns of the job to whose result rows are to be added; None where it is not known any more."""
     if spec.output.appends_to is None:
         return None
     try:
@@ -158,13 +151,20 @@ def _predictions_added_to(spec: JobSpec, folder: Path) -> pa.Schema | None:
         return None
 
 
-def _plan(spec: JobSpec, bound: Bound) -> tuple[Split, ...]:
-    """The splits of the input, cut into spans by how many threads share it and, where it is large, by their pace."""
+def _plan(spec: JobSpec, bound: Bound, asked: Path) -> tuple[Split, ...]:
+    """The splits of the input, cut into spans by how many threads share it, and by the pace of the model.
+
+    Args:
+        asked: a file that is there once the model is asked for its pace. A model that took the process with it is not
+            asked again: the run has to get along with it, or tell.
+    """
     batch_size, threads = spec.config.batch_size, threads_of(bound.predictor, spec.config.parallelism)
     splits = cut(bound.source.plan(bound.columns, batch_size), batch_size, threads)
-    if not splits or splits[0].span_rows <= _SHORT_ROWS:
+    longest = max(splits, key=lambda split: split.span_rows, default=None)
+    if longest is None or longest.span_rows <= batch_size or asked.exists():
         return splits
-    return cut(splits, batch_size, threads, seconds_a_row(bound, splits[0], batch_size, spec.model.nulls))
+    asked.touch()
+    return cut(splits, batch_size, threads, seconds_a_row(bound, longest, batch_size, spec.model.nulls, threads))
 
 
 def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, within: Bounds | None) -> Prepared:

@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipelines.spec import JobSpec
 from predictors.base import Predictor
-from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch
+from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch, WrongAnswer
 from predictors.feeding import check_features, feed
 from predictors.pool.inline import check_answer
 from predictors.python import PythonPredictor
@@ -37,11 +37,18 @@ class Bound:
     output_schema: pa.Schema
 
 
-def bind(spec: JobSpec, predictor: Predictor, source: Source, predictions: pa.Schema | None = None) -> Bound:
+def bind(
+    spec: JobSpec,
+    predictor: Predictor,
+    source: Source,
+    predictions: pa.Schema | None = None,
+    likely: pa.Schema | None = None,
+) -> Bound:
     """Fit a loaded model and an input together: which columns are read, which the output has.
 
     Args:
-        predictions: the prediction columns, where an earlier attempt or job has learned them.
+        predictions: the prediction columns, where an earlier attempt has learned them.
+        likely: those of a class that does not declare any and cannot be asked, for it fails on the first rows.
 
     Raises:
         SchemaMismatch: a column is missing, of a type the model cannot take, or named twice in the output.
@@ -59,7 +66,7 @@ def bind(spec: JobSpec, predictor: Predictor, source: Source, predictions: pa.Sc
     needed = {*predictor.input_schema.names, *passthrough}
     read = tuple(name for name in columns.names if name in needed)
     if isinstance(predictor, PythonPredictor) and predictor.output_schema is None:
-        predictor.learn(predictions if predictions is not None else _answer_to_first_rows(predictor, source, spec))
+        predictor.learn(_answer_to_first_rows(predictor, source, spec, likely) if predictions is None else predictions)
     predicted = predictor.output_schema
     for name in predicted.names:
         if name in passthrough:
@@ -71,7 +78,9 @@ def bind(spec: JobSpec, predictor: Predictor, source: Source, predictions: pa.Sc
     return Bound(predictor, source, read, passthrough, schema)
 
 
-def _answer_to_first_rows(predictor: Predictor, source: Source, spec: JobSpec) -> pa.Schema:
+def _answer_to_first_rows(
+    predictor: Predictor, source: Source, spec: JobSpec, otherwise: pa.Schema | None
+) -> pa.Schema:
     """Ask a class that does not declare its prediction columns."""
     for rows in _first_rows(source, predictor.input_schema.names, _SAMPLE_ROWS, spec.config.batch_size):
         fed = feed(rows, predictor.input_schema, spec.model.nulls)
@@ -79,15 +88,19 @@ def _answer_to_first_rows(predictor: Predictor, source: Source, spec: JobSpec) -
             continue
         try:
             answer = predictor.predict(fed.rows)
-        except PredictorError:
-            raise
         except Exception as error:
+            if otherwise is not None and not isinstance(error, WrongAnswer):
+                return otherwise
+            if isinstance(error, PredictorError):
+                raise
             raise ModelNotLoadable(
                 f"model {spec.model.uri} declares no output_schema, and failed on the first rows: "
                 f"{type(error).__name__}: {text_of(error)}; declare one, or mend the rows"
             ) from error
         check_answer(answer, fed.rows.num_rows, answer.schema)
         return answer.schema
+    if otherwise is not None:
+        return otherwise
     raise ModelNotLoadable(
         f"model {spec.model.uri} declares no output_schema, and there is no row to ask it with; declare one"
     )

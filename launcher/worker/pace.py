@@ -1,50 +1,101 @@
-"""How long a model takes for a row, asked of the first rows of a large input: by that its spans are cut."""
+"""How long a model takes for a row, asked of the first rows of an input: by that its spans are cut."""
 
 import time
 from collections.abc import Callable
 
 from launcher.worker.bound import Bound
-from predictors.base import Nulls
+from predictors.base import Nulls, PreparedSpan
 from predictors.feeding import feed
 from predictors.pool.inline import laid_out
 from transforms.batches import Split
 
-# Calls grow until they took this long together; so much of a large job is nothing.
+# Calls grow until they took this long together, or the next one would.
 _ENOUGH_S = 0.5
+# Until what was spent is this, the time of calls that were slow for once included.
+_LONGEST_S = 2.0
 _GROWTH = 8
+# Single rows that are tried until one can be scored.
+_FIRST_ROWS = 5
 
 
 def seconds_a_row(
-    bound: Bound, split: Split, batch_size: int, nulls: Nulls, clock: Callable[[], float] = time.perf_counter
+    bound: Bound,
+    split: Split,
+    batch_size: int,
+    nulls: Nulls,
+    threads: int,
+    clock: Callable[[], float] = time.perf_counter,
+    cpu_clock: Callable[[], float] = time.thread_time,
 ) -> float | None:
-    """Seconds that one thread takes for a row, in calls of up to `batch_size` rows; rather more than less.
+    """Seconds that each of `threads` threads takes for a row in calls of up to `batch_size`; rather more than less.
 
-    The model scores a few of the first rows of `split`, and its answers are dropped; of a slow one these are two.
+    The model scores some of the first rows of `split` and its answers are dropped. Each number of rows is tried twice,
+    for the first call of its kind may be slow; where one row takes a second, no more than that one is asked of. A model
+    that computes is held to share one core between the threads, as one does that keeps the interpreter to itself.
 
     Returns:
-        None where it cannot be told: there are no rows that can be scored, or the model fails at the first ones, which
-        the run will see to.
+        None where it cannot be told: the first rows cannot be scored. The run will see to that.
     """
-    pace: float | None = None
     batch = next(bound.source.read(split, bound.columns), None)
     if batch is None:
         return None
+    timed = _Timed(clock, cpu_clock)
     try:
         rows = feed(batch.rows, bound.predictor.input_schema, nulls).rows
-        if not rows.num_rows:
-            return None
         model = laid_out(bound.predictor, rows)
-        # The first call of many models is slow, and tells nothing of the others.
-        model.score(0, 1)
-        count, spent = 1, 0.0
-        while True:
-            began = clock()
-            model.score(0, count)
-            took = clock() - began
-            spent += took
-            pace = took / count
-            if count == min(batch_size, rows.num_rows) or spent >= _ENOUGH_S:
-                return pace
-            count = min(count * _GROWTH, batch_size, rows.num_rows)
     except Exception:
-        return pace
+        return None
+    start = next((at for at in range(min(_FIRST_ROWS, rows.num_rows)) if timed.call(model, at, 1)), None)
+    if start is None:
+        return None
+    most, count = min(batch_size, rows.num_rows - start), 1
+    while timed.call(model, start, count) and count < most and timed.goes_on:
+        count = min(count * _GROWTH, most, max(int(_ENOUGH_S / timed.row_s), 1))
+        if count <= timed.largest or not timed.call(model, start, count):
+            break
+    return timed.row_s * (threads if timed.computes else 1)
+
+
+class _Timed:
+    """Calls of a model, timed."""
+
+    def __init__(self, clock: Callable[[], float], cpu_clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._cpu_clock = cpu_clock
+        self._best: dict[int, tuple[float, float]] = {}
+        self._spent = 0.0
+
+    def call(self, model: PreparedSpan, start: int, count: int) -> bool:
+        """Whether the model scored so many rows from `start` on."""
+        began, cpu_began = self._clock(), self._cpu_clock()
+        try:
+            model.score(start, start + count)
+        except Exception:
+            return False
+        finally:
+            took = self._clock() - began
+            self._spent += took
+        timing = (took, self._cpu_clock() - cpu_began)
+        self._best[count] = min(timing, self._best.get(count, timing))
+        return True
+
+    @property
+    def largest(self) -> int:
+        """Rows of the largest call."""
+        return max(self._best)
+
+    @property
+    def row_s(self) -> float:
+        """The fewest seconds for a row."""
+        return min(max(took, 1e-9) / count for count, (took, _) in self._best.items())
+
+    @property
+    def computes(self) -> bool:
+        """Whether the largest call kept a core busy, rather than waiting for something."""
+        took, cpu = self._best[self.largest]
+        return cpu >= took / 2
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether larger calls may say more."""
+        return sum(took for took, _ in self._best.values()) < _ENOUGH_S and self._spent < _LONGEST_S

@@ -98,19 +98,24 @@ class Reader:
     looked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
 
     def poll(self) -> None:
-        while not self.stop.is_set():
-            table = self.read()
-            if table is not None:
-                self.seen.append(named(table))
-                self.looked.release()
+        try:
+            while not self.stop.is_set():
+                table = self.read()
+                if table is not None:
+                    self.seen.append(named(table))
+                    self.looked.release()
+        finally:
+            # Nobody is to wait for what it will not see; what stopped it is raised where its result is asked for.
+            self.stop.set()
+            self.looked.release(2)
 
     def await_whole_look(self) -> None:
         """Wait for a look that began after this call."""
-        while self.looked.acquire(blocking=False):
+        while not self.stop.is_set() and self.looked.acquire(blocking=False):
             pass
         # The first to end may have begun before.
         for _ in range(2):
-            assert self.looked.acquire(timeout=PATIENCE_S)
+            assert self.stop.is_set() or self.looked.acquire(timeout=PATIENCE_S)
 
 
 @contextmanager
@@ -118,8 +123,6 @@ def polling(output: ParquetOutput | TableOutput) -> Iterator[Reader]:
     reader = Reader(lambda: look(output))
     with ThreadPoolExecutor() as threads:
         reading = threads.submit(reader.poll)
-        # A reader that failed looks no more: whoever waits for its next look is told so, not kept waiting.
-        reading.add_done_callback(lambda _: reader.looked.release(2))
         try:
             yield reader
         finally:

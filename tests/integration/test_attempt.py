@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,14 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from launcher.state.job import Job
-from launcher.worker import attempt
+from launcher.worker import attempt, pace
+from launcher.worker.bound import Bound
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects
 from predictors.base import ModelSpec
 from predictors.errors import ModelNotLoadable
 from tests.scenes import Doubler, numbered_rows, write_files
+from transforms.batches import Split
 from transforms.counts import Counts
-from transforms.errors import InputChanged
+from transforms.errors import InputChanged, OutputError
 from transforms.publish import AlwaysOpen
+from transforms.sources import base
 
 
 class Brittle(Doubler):
@@ -96,50 +100,92 @@ def test_discarding_a_job_leaves_the_old_result_and_nothing_else(job: Job) -> No
 
 
 class Counted(Doubler):
-    """A predictor that takes some time for each row, and keeps how many rows it was given in each call."""
+    """A predictor that keeps how many rows it was given in each call."""
 
-    row_s = 0.0
     calls: list[int] = []
 
     def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         Counted.calls.append(rows.num_rows)
-        time.sleep(Counted.row_s * rows.num_rows)
         return super().predict(rows)
 
 
-def spans_of(job: Job, rows: int, monkeypatch: pytest.MonkeyPatch) -> int:
-    """How long the spans of a job over `rows` rows are planned, for one thread."""
-    monkeypatch.setattr(Counted, "calls", [])
-    write_files(Path("large"), numbered_rows(rows))
-    spec = replace(
-        job.spec,
-        model=replace(job.spec.model, uri=f"{__name__}:Counted"),
-        input=ParquetInput(("large",)),
-        config=Config(batch_size=10, parallelism=1),
-    )
-    planned = attempt.prepare(replace(job, spec=spec), Path("job").absolute())
-    (length,) = {split.span_rows for split in planned.publication.splits}
-    return length
+class Slow(Counted):
+    """Takes 5 ms for each row."""
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        time.sleep(0.005 * rows.num_rows)
+        return super().predict(rows)
 
 
-def test_spans_of_a_slow_model_are_short(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def large(job: Job, monkeypatch: pytest.MonkeyPatch) -> Callable[..., set[int]]:
+    """Plans a job over some rows for one thread; how long its spans are."""
+
+    def planned(model: type, rows: int, batch_size: int = 10) -> set[int]:
+        monkeypatch.setattr(Counted, "calls", [])
+        write_files(Path("large"), numbered_rows(rows))
+        spec = replace(
+            job.spec,
+            model=replace(job.spec.model, uri=f"{__name__}:{model.__name__}"),
+            input=ParquetInput(("large",)),
+            config=Config(batch_size=batch_size, parallelism=1),
+        )
+        splits = attempt.prepare(replace(job, spec=spec), Path("job").absolute()).publication.splits
+        return {split.span_rows for split in splits}
+
+    return planned
+
+
+def test_spans_of_a_slow_model_are_short(large: Callable[..., set[int]]) -> None:
     """A kill costs the spans that were being scored: some seconds of work."""
-    monkeypatch.setattr(Counted, "row_s", 0.005)
+    (length,) = large(Slow, 300_000)
 
-    assert 500 <= spans_of(job, 300_000, monkeypatch) <= 1000
+    assert 500 <= length <= 1000
     # A slow model is asked of few rows.
-    assert sum(Counted.calls) <= 200
+    assert sum(Counted.calls) <= 300
 
 
-def test_spans_of_a_fast_model_are_long(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert spans_of(job, 300_000, monkeypatch) == 300_000 // 16 // 10 * 10
+def test_spans_of_a_fast_model_are_long(large: Callable[..., set[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pace, "_ENOUGH_S", 60.0)
+    monkeypatch.setattr(pace, "_LONGEST_S", 60.0)
+    # Ten rows take it less than 15 s.
+    monkeypatch.setattr(base, "SPAN_S", 300_000 / 16 * 1.5)
+
+    assert large(Counted, 300_000) == {300_000 // 16 // 10 * 10}
+    assert Counted.calls == [1, 1, 8, 8, 10, 10]
 
 
-def test_a_model_is_not_asked_for_its_pace_where_spans_are_short_anyway(
-    job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert spans_of(job, 60_000, monkeypatch) == 60_000 // 16 // 10 * 10
+def test_a_model_is_not_asked_for_its_pace_where_no_span_could_be_shorter(large: Callable[..., set[int]]) -> None:
+    assert large(Counted, 3000, batch_size=200) == {200}
     assert Counted.calls == []
+
+
+def test_a_model_that_killed_the_process_is_not_asked_again(large: Callable[..., set[int]]) -> None:
+    # As an attempt leaves it that was killed while it asked.
+    Path("job/asked").touch()
+
+    assert large(Slow, 300_000) == {300_000 // 16 // 10 * 10}
+    assert Counted.calls == []
+
+
+def test_the_pace_is_asked_where_spans_are_longest(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of the first file are so wide that its spans are short."""
+    asked: list[str] = []
+
+    def seconds_a_row(bound: Bound, split: Split, *others: object) -> float:
+        asked.append(split.uri)
+        return 1.0
+
+    monkeypatch.setattr(attempt, "seconds_a_row", seconds_a_row)
+    wide, narrow = numbered_rows(1000), numbered_rows(200_000)
+    wide = wide.set_column(2, "note", pa.array([f"{n:050000}" for n in range(1000)]))
+    write_files(Path("a"), wide)
+    write_files(Path("b"), narrow)
+    output = replace(job.spec.output, columns=("id", "note"))
+    spec = replace(job.spec, input=ParquetInput(("a", "b")), output=output)
+    attempt.prepare(replace(job, spec=spec), Path("job").absolute())
+
+    assert asked == ["b/in-00.parquet"]
 
 
 class Undeclared:
@@ -149,6 +195,14 @@ class Undeclared:
         if pc.any(pc.less(rows["value"], 0)).as_py():
             raise ValueError("a value is negative")
         return pa.record_batch({"half": pc.divide(rows["value"], 2.0)})
+
+
+class Mended:
+    """Scores all, and says why."""
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        half = pc.divide(rows["value"], 2.0)
+        return pa.record_batch({"half": half, "why": pc.cast(half, pa.string())})
 
 
 def test_what_is_added_to_a_result_has_its_columns_though_all_rows_are_refused_again(job: Job) -> None:
@@ -172,6 +226,13 @@ def test_what_is_added_to_a_result_has_its_columns_though_all_rows_are_refused_a
 
     assert result.counts == Counts(scored=0, rejected=1)
     assert pq.read_table("scores").column_names == ["id", "half"]
+    # One that answers otherwise now is found out before anything is read.
+    output = replace(refused.output, appends_to="batch-2")
+    mended = replace(refused, model=replace(model, uri=f"{__name__}:Mended"), output=output)
+    mended = replace(again, id="batch-4", spec=mended)
+    folder.with_name("batch-4").mkdir()
+    with pytest.raises(OutputError, match="column why is missing"):
+        attempt.prepare(mended, folder.with_name("batch-4"))
     shutil.rmtree("jobs/batch-1")
     with pytest.raises(ModelNotLoadable, match="declares no output_schema, and failed on the first rows"):
         attempt.prepare(replace(again, id="batch-3"), folder.with_name("batch-3"))

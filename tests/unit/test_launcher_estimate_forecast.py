@@ -24,7 +24,10 @@ COMPUTING = Sample(
 WAITING = replace(COMPUTING, score_s=2.5e-5, alone_s=1e-4, score_cpu_s=1e-7, threads=4)
 # One that holds the interpreter: four threads are as fast as one.
 HOLDING = replace(COMPUTING, score_s=1e-4, alone_s=1e-4, score_cpu_s=1e-4, threads=4)
-WORK = Work(rows=100_000_000, span_rows=65_000, workers=2, cores=2, writers=2, loads=1)
+WORK = Work(rows=100_000_000, batch_rows=1000, span_rows=65_000, workers=2, cores=2, writers=2, loads=1)
+
+# A span is a batch at least.
+WHOLE = {"workers": 4, "batch_rows": 65_000}
 
 
 @pytest.mark.parametrize(
@@ -35,9 +38,10 @@ WORK = Work(rows=100_000_000, span_rows=65_000, workers=2, cores=2, writers=2, l
         pytest.param(replace(COMPUTING, threads=1, score_s=2e-6), {}, 100, id="threads that were not tried help"),
         pytest.param(WAITING, {"workers": 4}, 2500, id="waits overlap"),
         pytest.param(WAITING, {"workers": 40}, 250, id="more of them overlap more"),
-        pytest.param(WAITING, {"workers": 4, "rows": 65_000}, 6.5, id="a single span is scored by one thread"),
-        pytest.param(WAITING, {"workers": 4, "rows": 200_000}, 6.5, id="a few spans side by side"),
-        pytest.param(WAITING, {"workers": 4, "rows": 300_000}, 13, id="one span more than threads"),
+        pytest.param(WAITING, {"workers": 4, "rows": 65_000}, 1.7, id="all threads get their share"),
+        pytest.param(WAITING, WHOLE | {"rows": 65_000}, 6.5, id="a single batch is scored by one thread"),
+        pytest.param(WAITING, WHOLE | {"rows": 200_000}, 6.5, id="a few batches side by side"),
+        pytest.param(WAITING, WHOLE | {"rows": 300_000}, 13, id="one batch more than threads"),
         pytest.param(HOLDING, {"workers": 4}, 10_000, id="threads that wait for each other"),
         pytest.param(HOLDING, {"workers": 4, "rows": 200_000}, 20, id="and with few spans no longer than one alone"),
         pytest.param(Sample(), {"rows": 0}, 0, id="nothing"),

@@ -9,7 +9,6 @@ import errno
 import fcntl
 import glob
 import json
-import math
 import os
 import re
 import shutil
@@ -484,8 +483,7 @@ class PublishedFolder:
         with self.explained():
             self._restore()
             if self.staging.exists():
-                if self._shares_files():
-                    time.sleep(max(0.0, _STAYS_WHOLE_S - self._shown_for()))
+                time.sleep(self._stays_whole_for())
                 # Goes into no link.
                 shutil.rmtree(self._staging)
             if self._lock.exists():
@@ -493,19 +491,21 @@ class PublishedFolder:
                 with self._turn():
                     pass
 
-    def _shares_files(self) -> bool:
-        """Whether a file of the folder that was replaced has a name that leads into the target."""
-        shown = _names_in(self._content)
-        replaced = _names_in(self._held(self.staging / "result")) | _names_in(self._held(self.staging / _REPLACED))
-        return any(name != MANIFEST for name in shown & replaced)
+    def _stays_whole_for(self) -> float:
+        """Seconds for which the folder that was replaced has to stay as it is; 0 where it shares no file with the new.
 
-    def _shown_for(self) -> float:
-        """Seconds since the target was exchanged, or somewhat more."""
-        try:
-            # Between the two there is but a sync of the record.
-            return max(0.0, time.time() - self._record.stat().st_mtime)
-        except FileNotFoundError:
-            return math.inf
+        By its inode, which the exchange has touched.
+        """
+        for name in ("result", _REPLACED):
+            replaced = self.staging / name
+            try:
+                names = set(os.listdir(self._held(replaced)))
+                if names and not names.isdisjoint(set(os.listdir(self._content)) - {MANIFEST}):
+                    return min(max(0.0, replaced.stat().st_ctime + _STAYS_WHOLE_S - time.time()), _STAYS_WHOLE_S)
+            except (OSError, OutputError):
+                # There is none, or no target any more in which it could have a file.
+                continue
+        return 0.0
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -514,14 +514,6 @@ class PublishedFolder:
             yield
         except OSError as error:
             raise OutputError(f"{self.purpose} {self.target}: {_reason(error)}") from error
-
-
-def _names_in(folder: Path) -> set[str]:
-    """What a folder lists; nothing where there is none."""
-    try:
-        return set(os.listdir(folder))
-    except FileNotFoundError:
-        return set()
 
 
 def _is_at(fd: int, path: Path) -> bool:
