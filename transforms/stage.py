@@ -26,15 +26,17 @@ class PartBounds:
     Args:
         rows: a part of this many rows makes one good Parquet row group.
         size_bytes: keeps what is buffered flat, however wide the rows.
-        seconds: what a crash may cost at least,
+        seconds: what may be lost at least when the process ends, however it does,
         share: or this part of the time since the bundle began, if that is more: so a slow job of many hours leaves some
-            hundred files, not thousands.
+            hundred files, not thousands;
+        most_seconds: but never more than this.
     """
 
     rows: int = 1_048_576
     size_bytes: int = 64 * 1024 * 1024
     seconds: float = 10.0
     share: float = 1 / 32
+    most_seconds: float = 120.0
 
 
 class Staged(NamedTuple):
@@ -135,7 +137,7 @@ class _StageFn(beam.DoFn):
 
     def _is_full(self, part: _Part, now: float) -> bool:
         bounds = self._bounds
-        seconds = max(bounds.seconds, bounds.share * (now - self._began))
+        seconds = max(bounds.seconds, min(bounds.share * (now - self._began), bounds.most_seconds))
         return part.rows >= bounds.rows or part.size_bytes >= bounds.size_bytes or now - part.opened_at >= seconds
 
     def _close(self, split_id: str) -> Iterator[Staged]:

@@ -64,6 +64,7 @@ ENDLESS = PartBounds(rows=10**9, size_bytes=10**12, seconds=10**9)
         pytest.param(PartBounds(10**9, 1, 10**9), 0, [1] * 10, id="bytes"),
         pytest.param(PartBounds(10**9, 10**12, 5), 2, [4, 4, 2], id="seconds"),
         pytest.param(PartBounds(10**9, 10**12, 1, 1 / 2), 2, [2, 3, 5], id="a share of the time so far"),
+        pytest.param(PartBounds(10**9, 10**12, 1, 1 / 2, 4), 2, [2, 3, 3, 2], id="and never more than so many seconds"),
     ],
 )
 def test_a_part_is_closed_at_the_first_of_its_bounds(

@@ -1,10 +1,9 @@
 """The rows of a query, kept in Arrow IPC files: written once, read any number of times, in place.
 
-A file is a split and a record batch has the rows of a span, or of several, so that a span is read by mapping its bytes
-into memory. What the
-columns are called and how they are to be read stands in `snapshot.json`, which is written last: without it, there is
-no snapshot. A column may be stored under another type than the one it is read as (a NUMERIC as its digits, as long as
-nobody knows how many there will be); it is cast as it is read.
+A file is a split, and a record batch has the rows of a span or of several, so that a span is read by mapping its bytes
+into memory. What the columns are called and how they are to be read stands in `snapshot.json`, which is written last:
+without it, there is no snapshot. A column may be stored under another type than the one it is read as (a NUMERIC as its
+digits, as long as nobody knows how many there will be); it is cast as it is read.
 """
 
 import base64
