@@ -9,10 +9,10 @@ from predictors.feeding import feed
 from predictors.pool.inline import laid_out
 from transforms.batches import Split
 
-# Calls grow until they took this long together, or the next one would.
-_ENOUGH_S = 0.5
+# Calls grow until they took this long together, or the next one would: a job is not to begin much later for it.
+_ENOUGH_S = 0.1
 # Until what was spent is this, the time of calls that were slow for once included.
-_LONGEST_S = 2.0
+_LONGEST_S = 1.0
 _GROWTH = 8
 # Single rows that are tried until one can be scored.
 _FIRST_ROWS = 5
@@ -30,7 +30,7 @@ def seconds_a_row(
     """Seconds that each of `threads` threads takes for a row in calls of up to `batch_size`; rather more than less.
 
     The model scores some of the first rows of `split` and its answers are dropped. Each number of rows is tried twice,
-    for the first call of its kind may be slow; where one row takes a second, no more than that one is asked of. A model
+    for the first call of its kind may be slow; where one row takes long, it is asked of no more than that one. A model
     that computes is held to share one core between the threads, as one does that keeps the interpreter to itself.
 
     Returns:
