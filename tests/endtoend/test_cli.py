@@ -130,7 +130,9 @@ def test_a_job_over_its_ratio_is_published_by_a_resume_without_scoring_again(wor
 
 def test_ctrl_c_keeps_what_is_staged_and_a_resume_goes_on(work: Path) -> None:
     Path("hold").touch()
-    run = subprocess.Popen([PENSTOCK, "run", write_spec()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # Spans are a batch long, so that the model is not asked for its pace and holds the run itself.
+    spec = write_spec(config={"batch_size": 5000})
+    run = subprocess.Popen([PENSTOCK, "run", spec], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + PATIENCE_S
     while not Path("held").exists():
         assert time.monotonic() < deadline
