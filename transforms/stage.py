@@ -21,15 +21,15 @@ from transforms.telemetry import Telemetry
 
 @dataclass(frozen=True)
 class PartBounds:
-    """When a part is closed: at the first of these.
+    """When a part is closed: at the first of these, as soon as the next span is scored.
 
     Args:
         rows: a part of this many rows makes one good Parquet row group.
         size_bytes: keeps what is buffered flat, however wide the rows.
-        seconds: what may be lost at least when the process ends, however it does,
-        share: or this part of the time since the bundle began, if that is more: so a slow job of many hours leaves some
-            hundred files, not thousands;
-        most_seconds: but never more than this.
+        seconds: what may be lost when the process ends before the job does,
+        share: or this part of the time since the bundle began, if that is more, so that a slow job of many hours leaves
+            some hundred files and not thousands;
+        most_seconds: but then no more than this.
     """
 
     rows: int = 1_048_576

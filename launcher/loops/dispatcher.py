@@ -11,7 +11,16 @@ from datetime import timedelta
 from pathlib import Path
 
 from launcher import ATTEMPT
-from launcher.errors import Conflict, ForkFailed, HomeUnusable, HostUnknown, JobAlive, JobUnknown, LauncherError
+from launcher.errors import (
+    Conflict,
+    ForkFailed,
+    HomeUnusable,
+    HostUnknown,
+    JobAlive,
+    JobUnknown,
+    LauncherError,
+    StoreUnavailable,
+)
 from launcher.forks.forking import Child, Forks, Task
 from launcher.forks.processes import machine_of
 from launcher.home import Home
@@ -26,6 +35,8 @@ from launcher.worker.handover import JOB_ID_VARIABLE, Handover
 _AGAIN_S = 0.5
 # How long others wait for the hosts of a job's connections to be looked up: milliseconds, where the resolver is well.
 _LOOKUP_S = 0.1
+# The reaper comes by twice a second.
+_ENDED_WITHIN_S = 2.0
 # How long a job waits for it at most. Lookups have bounds of their own, but a store or a file system may hang, too.
 _LONGEST_LOOKUP_S = 30.0
 
@@ -102,7 +113,8 @@ class Dispatcher:
 
     def leave(self) -> None:
         """Put back into their queues what was claimed and not started; once `tick` is not called any more."""
-        self._give_back("its launcher was stopped, again")
+        for looked_up in list(self._looked_up.values()):
+            self._give_back(looked_up.job, "its launcher was stopped, again")
 
     def tick(self) -> int:
         """Claim and start jobs. Returns how many were claimed."""
@@ -110,7 +122,8 @@ class Dispatcher:
             return 0
         if not self._forks.is_warm:
             # In the queue they can be cancelled, and taken by another launcher.
-            self._give_back("no process can be made of it yet, again")
+            for looked_up in list(self._looked_up.values()):
+                self._give_back(looked_up.job, "no process can be made of it yet, again")
             return 0
         for looked_up in list(self._looked_up.values()):
             self._go_on(looked_up)
@@ -158,28 +171,22 @@ class Dispatcher:
             _log.info("%s: %s", job.id, lost, extra=fields_of(job))
             self._forget(job)
             return
-        if is_to_stop:
-            self._put_back_looked_up(job, "it was to stop, again")
+        if is_to_stop or (job.deadline_at is not None and self._store.clock() >= job.deadline_at):
+            # One that is to stop ends there; one whose time is over is ended by the reaper, before it is claimed again.
+            self._give_back(job, "it was to stop, again", _ENDED_WITHIN_S)
         elif looked_up.connections.done():
             self._start(looked_up)
         elif self._clock() >= looked_up.until:
-            try:
-                self._try_again(job, f"its connections were not looked up within {_LONGEST_LOOKUP_S:.0f} s")
-            finally:
-                self._forget(job)
-
-    def _give_back(self, why: str) -> None:
-        for looked_up in list(self._looked_up.values()):
-            self._put_back_looked_up(looked_up.job, why)
-
-    def _put_back_looked_up(self, job: Job, why: str) -> None:
-        try:
-            self._put_back(job, why, 0.0, job.retries)
-        finally:
+            self._wait_for(job, f"its connections were not looked up within {_LONGEST_LOOKUP_S:.0f} s")
             self._forget(job)
 
+    def _give_back(self, job: Job, why: str, waiting_s: float = 0.0) -> None:
+        """Put back a job that was looked up; where the store is away it stays, for the next tick."""
+        self._put_back(job, why, waiting_s, job.retries)
+        self._forget(job)
+
     def _forget(self, job: Job) -> None:
-        del self._looked_up[job.id]
+        self._looked_up.pop(job.id, None)
         with self._lock:
             self._starting.discard(job.id)
 
@@ -203,6 +210,8 @@ class Dispatcher:
         return jobs[0] if jobs else None
 
     def _start(self, looked_up: _LookedUp) -> None:
+        # From here on it is not for `leave` to put it back.
+        self._looked_up.pop(looked_up.job.id, None)
         try:
             self._try_to_start(looked_up.job, looked_up.connections)
         finally:
@@ -220,11 +229,8 @@ class Dispatcher:
             else:
                 self._try_again(job, str(error))
         except LauncherError as error:
-            if isinstance(error, HostUnknown) and error.for_now:
-                # Nobody could be asked, which is no fault of the job; its own time is the bound.
-                self._put_back(
-                    job, f"{error}; again", wait_s(job.attempt - 1, self._settings.retry_wait_s), job.retries
-                )
+            if isinstance(error, StoreUnavailable) or (isinstance(error, HostUnknown) and error.for_now):
+                self._wait_for(job, str(error))
             elif is_passing(error):
                 self._try_again(job, str(error))
             else:
@@ -274,6 +280,10 @@ class Dispatcher:
         waiting_s = wait_s(job.retries, self._settings.retry_wait_s)
         self._put_back(job, f"{why}; retry {job.retries + 1} of {tries}", waiting_s, job.retries + 1)
 
+    def _wait_for(self, job: Job, why: str) -> None:
+        """Put back a job for something that is no fault of its own; its own time is the bound."""
+        self._put_back(job, f"{why}; again", wait_s(job.attempt - 1, self._settings.retry_wait_s), job.retries)
+
     def _put_back(self, job: Job, why: str, waiting_s: float, retries: int) -> None:
         not_before = self._store.clock() + timedelta(seconds=waiting_s)
         reason = f"{why} in {waiting_s:.1f} s"
@@ -287,5 +297,5 @@ class Dispatcher:
         try:
             self._store.move(job.id, AT_WORK, to, reason, attempt=job.attempt, **changes)  # type: ignore[arg-type]
             _log.info("%s is %s: %s", job.id, to, reason, extra=fields_of(job))
-        except Conflict as conflict:
-            _log.info("%s: %s", job.id, conflict, extra=fields_of(job))
+        except (Conflict, JobUnknown) as lost:
+            _log.info("%s: %s", job.id, lost, extra=fields_of(job))

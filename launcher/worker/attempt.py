@@ -46,6 +46,8 @@ from transforms.telemetry import Telemetry
 
 # Told while a query is snapshotted: rows so far, and the estimated number of all.
 OnSnapshot = Callable[[int, int | None], None]
+# Processes that may end while they ask a model for its pace.
+_MOST_ASKED = 2
 
 
 @dataclass(frozen=True)
@@ -155,16 +157,28 @@ def _plan(spec: JobSpec, bound: Bound, asked: Path) -> tuple[Split, ...]:
     """The splits of the input, cut into spans by how many threads share it, and by the pace of the model.
 
     Args:
-        asked: a file that is there once the model is asked for its pace. A model that took the process with it is not
-            asked again: the run has to get along with it, or tell.
+        asked: a file that has a byte for each process that came to its end while it asked the model for its pace. After
+            two the model is not asked: the run has to get along with it, or tell.
     """
     batch_size, threads = spec.config.batch_size, threads_of(bound.predictor, spec.config.parallelism)
     splits = cut(bound.source.plan(bound.columns, batch_size), batch_size, threads)
-    longest = max(splits, key=lambda split: split.span_rows, default=None)
-    if longest is None or longest.span_rows <= batch_size or asked.exists():
+    longest = max(splits, key=_longest_span, default=None)
+    if longest is None or _longest_span(longest) <= batch_size:
         return splits
-    asked.touch()
-    return cut(splits, batch_size, threads, seconds_a_row(bound, longest, batch_size, spec.model.nulls, threads))
+    if asked.exists() and asked.stat().st_size >= _MOST_ASKED:
+        return splits
+    with open(asked, "ab") as file:
+        file.write(b".")
+    try:
+        row_s = seconds_a_row(bound, longest, batch_size, spec.model.nulls, threads)
+    finally:
+        asked.unlink()
+    return cut(splits, batch_size, threads, row_s)
+
+
+def _longest_span(split: Split) -> int:
+    """Rows of the longest span of a split."""
+    return split.span_rows if split.rows is None else min(split.span_rows, split.rows)
 
 
 def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, within: Bounds | None) -> Prepared:

@@ -25,7 +25,7 @@ def seconds_a_row(
     nulls: Nulls,
     threads: int,
     clock: Callable[[], float] = time.perf_counter,
-    cpu_clock: Callable[[], float] = time.thread_time,
+    cpu_clock: Callable[[], float] = time.process_time,
 ) -> float | None:
     """Seconds that each of `threads` threads takes for a row in calls of up to `batch_size`; rather more than less.
 
@@ -45,9 +45,13 @@ def seconds_a_row(
         model = laid_out(bound.predictor, rows)
     except Exception:
         return None
-    start = next((at for at in range(min(_FIRST_ROWS, rows.num_rows)) if timed.call(model, at, 1)), None)
-    if start is None:
+    if not rows.num_rows:
         return None
+    start = 0
+    while not timed.call(model, start, 1):
+        start += 1
+        if start == min(_FIRST_ROWS, rows.num_rows) or timed.spent >= _LONGEST_S:
+            return None
     most, count = min(batch_size, rows.num_rows - start), 1
     while timed.call(model, start, count) and count < most and timed.goes_on:
         count = min(count * _GROWTH, most, max(int(_ENOUGH_S / timed.row_s), 1))
@@ -63,7 +67,7 @@ class _Timed:
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._best: dict[int, tuple[float, float]] = {}
-        self._spent = 0.0
+        self.spent = 0.0
 
     def call(self, model: PreparedSpan, start: int, count: int) -> bool:
         """Whether the model scored so many rows from `start` on."""
@@ -74,7 +78,7 @@ class _Timed:
             return False
         finally:
             took = self._clock() - began
-            self._spent += took
+            self.spent += took
         timing = (took, self._cpu_clock() - cpu_began)
         self._best[count] = min(timing, self._best.get(count, timing))
         return True
@@ -98,4 +102,4 @@ class _Timed:
     @property
     def goes_on(self) -> bool:
         """Whether larger calls may say more."""
-        return sum(took for took, _ in self._best.values()) < _ENOUGH_S and self._spent < _LONGEST_S
+        return sum(took for took, _ in self._best.values()) < _ENOUGH_S and self.spent < _LONGEST_S

@@ -36,6 +36,8 @@ def known(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Eve
         return {}
 
     monkeypatch.setattr(desk.service.dispatcher, "_connections_of", connections_of)
+    # So it is no matter of the tick that claims the job, and the next one is told to come.
+    monkeypatch.setattr(desk.service.dispatcher, "_lookup_s", 0.0)
     yield known
     known.set()
 

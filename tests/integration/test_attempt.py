@@ -160,12 +160,33 @@ def test_a_model_is_not_asked_for_its_pace_where_no_span_could_be_shorter(large:
     assert Counted.calls == []
 
 
-def test_a_model_that_killed_the_process_is_not_asked_again(large: Callable[..., set[int]]) -> None:
-    # As an attempt leaves it that was killed while it asked.
-    Path("job/asked").touch()
+def test_a_model_that_killed_two_processes_is_not_asked_again(large: Callable[..., set[int]]) -> None:
+    # As attempts leave it that were killed while they asked.
+    Path("job/asked").write_bytes(b".")
+    (asked,) = large(Slow, 300_000)
+    Path("job/plan.json").unlink()
+    Path("job/asked").write_bytes(b"..")
 
     assert large(Slow, 300_000) == {300_000 // 16 // 10 * 10}
     assert Counted.calls == []
+    assert asked <= 1000
+
+
+def test_an_attempt_that_failed_over_asking_does_not_keep_the_next_from_it(
+    large: Callable[..., set[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*asked: object) -> None:
+        raise OSError("the disk")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(attempt, "seconds_a_row", fail)
+        for _ in range(2):
+            with pytest.raises(OSError, match="the disk"):
+                large(Slow, 300_000)
+    (length,) = large(Slow, 300_000)
+
+    assert length <= 1000
+    assert not Path("job/asked").exists()
 
 
 def test_the_pace_is_asked_where_spans_are_longest(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,6 +207,13 @@ def test_the_pace_is_asked_where_spans_are_longest(job: Job, monkeypatch: pytest
     attempt.prepare(replace(job, spec=spec), Path("job").absolute())
 
     assert asked == ["b/in-00.parquet"]
+    # Nor where they could be long, but there are few rows.
+    Path("job/plan.json").unlink()
+    write_files(Path("few"), numbered_rows(3))
+    spec = replace(job.spec, input=ParquetInput(("few", "b")))
+    attempt.prepare(replace(job, spec=spec), Path("job").absolute())
+
+    assert asked == ["b/in-00.parquet"] * 2
 
 
 class Undeclared:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -276,9 +277,8 @@ class TestParquetFolder:
             seen.extend(os.listdir(opened))
 
         opened = os.open(out, os.O_RDONLY)
-        monkeypatch.setattr(folders.time, "sleep", wait)
         # However long it takes from the exchange to here.
-        monkeypatch.setattr(folders.time, "time", lambda: 0.0)
+        monkeypatch.setattr(folders, "time", SimpleNamespace(sleep=wait, time=lambda: 0.0))
         try:
             self.append(out, "job_3", 3)
             assert (sorted(seen), os.listdir(opened)) == (before, [])
@@ -290,7 +290,7 @@ class TestParquetFolder:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         waited: list[float] = []
-        monkeypatch.setattr(folders.time, "sleep", waited.append)
+        monkeypatch.setattr(folders, "time", SimpleNamespace(sleep=waited.append, time=time.time))
 
         self.append(tmp_path / "scores", "job_1", 1)
         self.published(tmp_path / "scores", "job_2")
@@ -301,9 +301,7 @@ class TestParquetFolder:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         waited: list[float] = []
-        now = time.time
-        monkeypatch.setattr(folders.time, "sleep", waited.append)
-        monkeypatch.setattr(folders.time, "time", lambda: now() + 1.0)
+        monkeypatch.setattr(folders, "time", SimpleNamespace(sleep=waited.append, time=lambda: time.time() + 1.0))
         self.append(tmp_path / "scores", "job_1", 1)
         self.append(tmp_path / "scores", "job_2", 2)
 

@@ -423,26 +423,81 @@ def test_the_lease_of_a_job_that_waits_for_a_resolver_is_renewed(world: Dispatch
     world.known.set()
 
 
+def test_a_job_whose_time_ends_while_its_hosts_are_looked_up_is_ended(world: Dispatching) -> None:
+    dispatcher = looked_up(world)
+    world.parts.clock.advance(3601)
+    dispatcher.tick()
+    waiting = world.job()
+
+    assert (waiting.status, started_jobs(world)) == ("submitted", [])
+    assert [job.id for job in world.parts.store.overdue()] == ["batch-1"]
+    # Not before the reaper has seen it.
+    assert waiting.not_before == world.parts.clock.now + timedelta(seconds=2)
+    assert dispatcher.tick() == 0
+    world.known.set()
+
+
 def test_a_job_that_another_launcher_has_by_now_is_forgotten(world: Dispatching) -> None:
     dispatcher = looked_up(world)
     job = world.job()
-    world.parts.store.move("batch-1", "preparing", "submitted", "taken from a launcher that stood still")
+    later = world.parts.clock.now + timedelta(seconds=60)
+    world.parts.store.move("batch-1", "preparing", "submitted", "taken", not_before=later)
     world.known.set()
     dispatcher.tick()
 
     assert not dispatcher.is_starting(job)
-    assert started_jobs(world) == ["batch-1"]
-    assert world.job().attempt == 2
+    assert started_jobs(world) == []
+    assert world.job().status == "submitted"
 
 
-def test_a_lookup_that_never_ends_costs_the_job_a_retry(world: Dispatching) -> None:
+def test_a_lookup_that_never_ends_is_given_up_and_made_again_later(world: Dispatching) -> None:
     dispatcher = looked_up(world)
     world.now = 30.0
     dispatcher.tick()
+    waiting = world.job()
 
-    assert (world.job().status, world.job().error) == ("failed", "its connections were not looked up within 30 s")
-    assert not dispatcher.is_starting(world.job())
+    assert (waiting.status, waiting.retries) == ("submitted", 0)
+    assert world.parts.reasons()[-1].startswith("its connections were not looked up within 30 s; again in ")
+    assert waiting.not_before > world.parts.clock.now
+    assert not dispatcher.is_starting(waiting)
     world.known.set()
+
+
+def test_a_store_that_is_away_while_connections_are_looked_up_costs_no_retry(world: Dispatching) -> None:
+    world.refusal = StoreUnavailable("the store is away")
+    world.add(config={"retry_count": 0})
+    world.made().tick()
+
+    assert (world.job().status, world.job().retries) == ("submitted", 0)
+
+
+def test_a_store_that_goes_away_over_giving_a_job_back_gets_it_later(
+    world: Dispatching, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dispatcher = looked_up(world)
+    world.parts.store.request_cancel("batch-1", "enough")
+
+    def away(*arguments: Any, **changes: Any) -> Job:
+        raise StoreUnavailable("the store is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.parts.store, "move", away)
+        with pytest.raises(StoreUnavailable):
+            dispatcher.tick()
+    assert dispatcher.is_starting(world.job())
+
+    dispatcher.tick()
+    assert world.job().status == "cancelled"
+    world.known.set()
+
+
+def test_a_launcher_that_stops_leaves_alone_what_is_being_started(world: Dispatching) -> None:
+    world.add()
+    dispatcher = world.made()
+    world.forks.on_fork = lambda task: dispatcher.leave()
+    dispatcher.tick()
+
+    assert (world.job().status, world.job().attempt, world.job().pid) == ("preparing", 1, NOBODY)
 
 
 def test_where_no_thread_can_be_started_the_job_is_tried_again(

@@ -115,6 +115,13 @@ def test_a_model_that_fails_at_larger_calls_has_the_pace_of_smaller_ones(model: 
     assert model.calls == [1, 1, 8]
 
 
+def test_a_model_that_takes_long_to_fail_is_not_tried_again() -> None:
+    model = Model(call_s=30.0, fails_at=1)
+
+    assert pace(model) is None
+    assert model.calls == [1]
+
+
 @pytest.mark.parametrize(
     ("model", "values"),
     [

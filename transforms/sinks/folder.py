@@ -492,16 +492,17 @@ class PublishedFolder:
                     pass
 
     def _stays_whole_for(self) -> float:
-        """Seconds for which the folder that was replaced has to stay as it is; 0 where it shares no file with the new.
+        """Seconds for which a folder that may have been replaced has to stay; 0 if it shares no file with the new one.
 
-        By its inode, which the exchange has touched.
+        Counted from the exchange, which comes after the record and, on most file systems, touches the folder's inode.
         """
         for name in ("result", _REPLACED):
             replaced = self.staging / name
             try:
                 names = set(os.listdir(self._held(replaced)))
                 if names and not names.isdisjoint(set(os.listdir(self._content)) - {MANIFEST}):
-                    return min(max(0.0, replaced.stat().st_ctime + _STAYS_WHOLE_S - time.time()), _STAYS_WHOLE_S)
+                    since = max(replaced.stat().st_ctime, self._record.stat().st_mtime)
+                    return min(max(0.0, since + _STAYS_WHOLE_S - time.time()), _STAYS_WHOLE_S)
             except (OSError, OutputError):
                 # There is none, or no target any more in which it could have a file.
                 continue
