@@ -94,7 +94,8 @@ def test_the_model_is_called_with_batch_size_rows(desk: Desk) -> None:
     desk.write(numbers(250))
     desk.completed(desk.submit("Recorded", config={"batch_size": 100}))
 
-    assert [len(call["ids"]) for call in desk.told("calls")] == [100, 100, 50]
+    # Several threads call it, so that the shorter one need not come last.
+    assert sorted(len(call["ids"]) for call in desk.told("calls")) == [50, 100, 100]
     assert desk.result() == doubled(range(250))
 
 
