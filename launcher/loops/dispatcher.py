@@ -35,10 +35,10 @@ from launcher.worker.handover import JOB_ID_VARIABLE, Handover
 _AGAIN_S = 0.5
 # How long others wait for the hosts of a job's connections to be looked up: milliseconds, where the resolver is well.
 _LOOKUP_S = 0.1
-# The reaper comes by twice a second.
-_ENDED_WITHIN_S = 2.0
-# How long a job waits for it at most. Lookups have bounds of their own, but a store or a file system may hang, too.
+# How long the job itself waits at most. Lookups have bounds of their own, but a store or a file system may hang, too.
 _LONGEST_LOOKUP_S = 30.0
+# Within this the reaper has ended a job that waits and whose time is over; it comes by twice a second.
+_ENDED_WITHIN_S = 2.0
 
 _log = logging.getLogger("launcher.loops.dispatcher")
 
@@ -61,7 +61,8 @@ class Dispatcher:
             have (any more). May take seconds, for a resolver that does not answer; called in a thread.
         folders_of: the folders that a tenant's paths are confined to; None: not at all.
         machine, launcher_lives: what launchers of this machine are called before the last hyphen, and whether one runs.
-        wake: has `tick` called soon; told when a job can be started whose connections took longer than `lookup_s`.
+        wake: has `tick` called soon; called once a job can be started whose connections took longer than `lookup_s`.
+        lookup_s: how long others wait for those.
     """
 
     def __init__(

@@ -172,7 +172,7 @@ def _plan(spec: JobSpec, bound: Bound, asked: Path) -> tuple[Split, ...]:
     try:
         row_s = seconds_a_row(bound, longest, batch_size, spec.model.nulls, threads)
     finally:
-        asked.unlink()
+        asked.unlink(missing_ok=True)
     return cut(splits, batch_size, threads, row_s)
 
 
