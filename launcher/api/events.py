@@ -160,7 +160,7 @@ async def _told(state: Any, token: str, job_id: str, told: int) -> AsyncIterator
                 if n > told:
                     pieces.append(_event("state", _move(job_id, move), n))
                     told = n
-            now = job_object(seen.job)
+            now = job_object(seen.job, service.home.jobs)
             if now != shown:
                 pieces.append(_event("progress", now))
             known, shown = seen.job, now

@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
@@ -231,19 +232,20 @@ def retry(
         else:
             raise RequestError([Problem("max_reject_ratio", "does not go with only=rejected; leave one of them out")])
         service.wake()
-        return answer(job_object(job), 202, {"Location": f"{JOBS_PATH}/{job.id}"})
+        return answer(job_object(job, service.home.jobs), 202, {"Location": f"{JOBS_PATH}/{job.id}"})
 
     return once(act)
 
 
 def _listed(service: Service, wanted: Filter, limit: int, after: Position | None) -> Response:
     found = service.store.page(wanted, limit + 1, after)
-    jobs, following = page(found, limit, job_text, lambda job: time_cursor("j", job.created_at, job.id))
+    as_text = partial(job_text, jobs=service.home.jobs)
+    jobs, following = page(found, limit, as_text, lambda job: time_cursor("j", job.created_at, job.id))
     return written(b'{"jobs":[%s],"next_cursor":%s}' % (b",".join(jobs), dumped(following)))
 
 
 def _shown(service: Service, caller: Caller, job_id: str) -> Response:
-    return written(job_text(own_job(service, caller, job_id)))
+    return written(job_text(own_job(service, caller, job_id), service.home.jobs))
 
 
 def _cancelled(service: Service, caller: Caller, job_id: str, since: datetime | None = None) -> Response:
@@ -252,8 +254,8 @@ def _cancelled(service: Service, caller: Caller, job_id: str, since: datetime | 
         raise NotNow(f"{job_id} was run by `penstock run`; stop it there")
     if since is not None and job.status == "cancelled" and job.times["cancelled"] >= since:
         # By this request, before whoever answered it died.
-        return answer(job_object(job))
+        return answer(job_object(job, service.home.jobs))
     if job.is_over:
         raise NotNow(f"{job_id} is {job.status} already; there is nothing to cancel")
     told = service.cancel(job)
-    return answer(job_object(told), 200 if told.is_over else 202)
+    return answer(job_object(told, service.home.jobs), 200 if told.is_over else 202)

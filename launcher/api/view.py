@@ -3,12 +3,14 @@
 import math
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from launcher.api.answers import dumped
 from launcher.report import percentage
 from launcher.state.job import Job, shown_counts
 from pipelines.spec import TableOutput
+from predictors.bounds import lies_in
 
 JOBS_PATH = "/api/v1/inference/batch"
 # A rate that is taken earlier says more of the start than of the rows.
@@ -21,12 +23,15 @@ _WRITTEN: dict[int, tuple[Job, bytes]] = {}
 _WRITING = threading.Lock()
 
 
-def job_object(job: Job) -> dict[str, Any]:
+def job_object(job: Job, jobs: Path) -> dict[str, Any]:
     """The job as the API tells it.
 
     What is counted adds up to `processed_rows`, which never falls, not even when another attempt begins. The completion
     is estimated from the mean of the whole attempt, at the time that its counters are from: looked at again without
     news, it is the same.
+
+    Args:
+        jobs: the folder of all jobs' folders; what lies in it is the service's own.
     """
     counts = shown_counts(job)
     completion = estimated_completion(job)
@@ -62,7 +67,7 @@ def job_object(job: Job) -> dict[str, Any]:
         "input_row_count": job.total_rows,
         "estimated_duration_minutes": _estimated_minutes(job, completion),
         "error": job.error,
-        "output": {"destination": job.spec.output.destination, "location": _output_location(job, base)},
+        "output": {"destination": job.spec.output.destination, "location": _output_location(job, base, jobs)},
         "rejects_location": _rejects_location(job, base),
         "created_at": stamp(job.created_at),
         "finished_at": stamp(job.finished_at),
@@ -81,12 +86,12 @@ def job_object(job: Job) -> dict[str, Any]:
     }
 
 
-def job_text(job: Job) -> bytes:
+def job_text(job: Job, jobs: Path) -> bytes:
     """The object as JSON. It is written once for each value of a job, however many look at it."""
     known = _WRITTEN.get(id(job))
     if known is not None and known[0] is job:
         return known[1]
-    text = dumped(job_object(job))
+    text = dumped(job_object(job, jobs))
     with _WRITING:
         # With the job itself, so that no other can have its id.
         _WRITTEN[id(job)] = (job, text)
@@ -171,13 +176,12 @@ def _estimated_minutes(job: Job, completion: datetime | None) -> int | None:
     return max(1, math.ceil((end - job.started_at).total_seconds() / 60))
 
 
-def _output_location(job: Job, base: str) -> str | None:
+def _output_location(job: Job, base: str, jobs: Path) -> str | None:
     output = job.spec.output
     # The name says where; the database's own name comes with the first attempt.
     place = job.output or (output.table_name if isinstance(output, TableOutput) else output.path)
-    # What rejected rows came to is added to the result of the job that rejected them, which the service may keep.
-    adds_to_kept = job.retry_of is not None and f"{place}/".endswith(f"/{job.retry_of}/results/")
-    if job.keeps_result or adds_to_kept:
+    # What rejected rows came to may have been added to a result that the service keeps of another job.
+    if job.keeps_result or lies_in(place, str(jobs), below=True):
         # The service's own folder is nobody's business; the rows are there.
         return f"{base}/results" if job.status == "completed" else None
     return place

@@ -526,7 +526,11 @@ def test_progress_never_goes_back_not_even_when_the_worker_is_killed(desk: Desk)
         now = desk.job(job)
         if not seen or now != seen[-1]:
             seen.append(now)
-        if not killed and now.status == "running" and job_object(now)["progress"]["processed_rows"] >= 120:
+        if (
+            not killed
+            and now.status == "running"
+            and job_object(now, desk.launcher.home.jobs)["progress"]["processed_rows"] >= 120
+        ):
             assert now.pid is not None
             psutil.Process(now.pid).kill()
             killed = True
@@ -534,7 +538,7 @@ def test_progress_never_goes_back_not_even_when_the_worker_is_killed(desk: Desk)
 
     until(look, PATIENCE_S, "the end")
     done = desk.completed(job)
-    told = [job_object(now) for now in seen]
+    told = [job_object(now, desk.launcher.home.jobs) for now in seen]
     processed = [each["progress"]["processed_rows"] for each in told]
     news = sorted({now.live_at for now in seen if now.status == "running" and now.live_at})
     gaps = [seconds_between(*pair) for pair in itertools.pairwise(news)]

@@ -219,6 +219,25 @@ class TestRetrying:
         problem(client.post(f"{BATCH}/{job_id}/retry?only=rejected"), 409, "conflict")
         problem(client.post(f"{BATCH}/{job_id}/retry?only=rejected&max_reject_ratio=1"), 422, "invalid-request")
 
+    def test_of_rejected_rows_does_not_tell_where_the_service_keeps_the_result(
+        self, api: Api, client: httpx.Client
+    ) -> None:
+        """Nor does one of what that job rejected again."""
+        first = completed(api, client)
+        kept = api.service.store.get(first).output
+        again = checked(client.post(f"{BATCH}/{first}/retry?only=rejected"), 202, JobAnswer)
+        rejects = api.service.home.job(again.job_id).path / "rejects"
+        bad = {"customer_id": [999], "position": ["a:1"], "error_type": ["E"], "error": ["no"]}
+        publish(rejects, again.job_id, [pa.table(bad)])
+        api.run(again.job_id, 2)
+        ended = {"outcome": "with_rejects", "counts": Counts(2, 1), "output": kept, "rejects": str(rejects)}
+        api.move(again.job_id, "completing", "completed", **ended)
+        last = checked(client.post(f"{BATCH}/{again.job_id}/retry?only=rejected"), 202, JobAnswer)
+
+        assert (again.output.location, last.output.location) == (None, None)
+        told = checked(client.get(f"{BATCH}/{again.job_id}"), 200, JobAnswer)
+        assert told.output.location == f"{BATCH}/{again.job_id}/results"
+
 
 def completed(api: Api, client: httpx.Client, **changes: Any) -> str:
     """A job that is completed: 997 rows, of which the service keeps the scores, and 3 rejected ones."""

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -52,7 +53,7 @@ def running(total: int | None = TOTAL, at: float = 2.0) -> Job:
 
 def told(job: Job) -> dict[str, Any]:
     """The object, which is of the model that documents it, and adds up."""
-    made = job_object(job)
+    made = job_object(job, Path("/jobs"))
     answer = JobAnswer.model_validate_json(json.dumps(made))
     assert sum(answer.counts.model_dump().values()) == answer.progress.processed_rows
     if answer.progress.total_rows is not None:
