@@ -114,8 +114,7 @@ class Dispatcher:
 
     def leave(self) -> None:
         """Put back into their queues what was claimed and not started; once `tick` is not called any more."""
-        for looked_up in list(self._looked_up.values()):
-            self._give_back(looked_up.job, "its launcher was stopped, again")
+        self._give_all_back("its launcher was stopped, again")
 
     def tick(self) -> int:
         """Claim and start jobs. Returns how many were claimed."""
@@ -123,8 +122,7 @@ class Dispatcher:
             return 0
         if not self._forks.is_warm:
             # In the queue they can be cancelled, and taken by another launcher.
-            for looked_up in list(self._looked_up.values()):
-                self._give_back(looked_up.job, "no process can be made of it yet, again")
+            self._give_all_back("no process can be made of it yet, again")
             return 0
         for looked_up in list(self._looked_up.values()):
             self._go_on(looked_up)
@@ -180,6 +178,10 @@ class Dispatcher:
         elif self._clock() >= looked_up.until:
             self._wait_for(job, f"its connections were not looked up within {_LONGEST_LOOKUP_S:.0f} s")
             self._forget(job)
+
+    def _give_all_back(self, why: str) -> None:
+        for looked_up in list(self._looked_up.values()):
+            self._give_back(looked_up.job, why)
 
     def _give_back(self, job: Job, why: str, waiting_s: float = 0.0) -> None:
         """Put back a job that was looked up; where the store is away it stays, for the next tick."""

@@ -52,11 +52,13 @@ def seconds_a_row(
         start += 1
         if start == min(_FIRST_ROWS, rows.num_rows) or timed.spent >= _LONGEST_S:
             return None
-    most, count = min(batch_size, rows.num_rows - start), 1
-    while timed.call(model, start, count) and count < most and timed.goes_on:
-        count = min(count * _GROWTH, most, max(int(_ENOUGH_S / timed.row_s), 1))
-        if count <= timed.largest or not timed.call(model, start, count):
+    most = min(batch_size, rows.num_rows - start)
+    passes = timed.call(model, start, 1)
+    while passes and timed.largest < most and timed.goes_on:
+        count = min(timed.largest * _GROWTH, most, int(_ENOUGH_S / timed.row_s))
+        if count <= timed.largest:
             break
+        passes = timed.call(model, start, count) and timed.call(model, start, count)
     return timed.row_s * (threads if timed.computes else 1)
 
 
