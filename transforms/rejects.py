@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from predictors.bounds import Bounds
+from predictors.notices import Notice
 from transforms.batches import Rejected, ScoredSpan
 from transforms.ledger import in_order
 from transforms.sinks.base import Manifest
@@ -54,14 +55,27 @@ class RejectFolder:
             own.append(pa.field(name, pa.string()))
         return pa.schema([*given, *own])
 
-    def prepare(self) -> None:
-        """Check the folder and make its hidden sibling. A folder is replaced only if a job of ours wrote it.
+    def check(self) -> list[Notice]:
+        """Judge the folder without writing anything. One is replaced only if a job of ours wrote it.
 
         Raises:
             OutputError: not writable, or the folder holds something else.
         """
         if not self.is_published():
-            self._folder.prepare(may_exist=lambda target: read_manifest(target) is not None)
+            self._check_folder()
+        return []
+
+    def prepare(self) -> None:
+        """Check the folder and make its hidden sibling.
+
+        Raises:
+            OutputError: as `check`.
+        """
+        if not self.is_published():
+            self._folder.prepare(self._check_folder, in_turn=False)
+
+    def _check_folder(self) -> None:
+        self._folder.check(may_exist=lambda target: read_manifest(target) is not None)
 
     def stage(self, spans: Sequence[ScoredSpan]) -> str | None:
         """Make the rejected rows of `spans` durable. Returns the part's name for the notes, None without rejects.

@@ -10,8 +10,10 @@ from launcher.estimate.forecast import Query, Sample, Work, forecast
 from launcher.estimate.sampling import cost_of, score_sample
 from launcher.worker.apart import check_apart
 from launcher.worker.bound import Bound, bind
+from launcher.worker.destination import check_destinations
 from pipelines.spec import JobSpec, ParquetInput, TableOutput
 from predictors.bounds import Bounds
+from predictors.notices import Notice, merged
 from predictors.pool.inline import threads_of
 from predictors.registry import make_predictor
 from transforms.batches import Batch, Split
@@ -52,6 +54,7 @@ class PlanReport:
         likely_s: what is between them expected most.
         memory_bytes: the most that the job's process is expected to have in memory.
         assumptions: what the estimates rest on, a sentence each.
+        notices: what was found about the data that is worth a word.
     """
 
     rows: int
@@ -65,6 +68,7 @@ class PlanReport:
     likely_s: float
     memory_bytes: int
     assumptions: list[str]
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,7 @@ def look(spec: JobSpec, is_warm: bool = False, within: Bounds | None = None) -> 
     opened = _open(spec, within)
     source = opened.source
     bound = bind(spec, predictor, source)
+    noticed = check_destinations(spec, bound.output_schema, source, within)
     splits = list(source.plan(bound.columns, spec.config.batch_size))
     scored = score_sample(spec, bound, splits, library, loaded)
     expected = forecast(scored.sample, _work(spec, bound, splits, opened, scored.sample, is_warm))
@@ -135,6 +140,7 @@ def look(spec: JobSpec, is_warm: bool = False, within: Bounds | None = None) -> 
         likely_s=expected.likely_s,
         memory_bytes=expected.memory_bytes,
         assumptions=expected.assumptions,
+        notices=merged(noticed),
     )
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,15 @@ import pyarrow as pa
 from launcher.state.job import Job
 from launcher.worker.apart import check_apart
 from launcher.worker.bound import Bound, bind
+from launcher.worker.destination import bounds_of, make_rejects, make_sink
 from launcher.worker.pace import seconds_a_row
 from pipelines.batch import BatchRun, build
 from pipelines.options import make_pipeline
-from pipelines.spec import JobSpec, ParquetInput, ParquetOutput
+from pipelines.spec import JobSpec, ParquetInput
 from predictors.base import ModelSpec
-from predictors.bounds import Bounds, lies_in
+from predictors.bounds import Bounds
 from predictors.errors import ModelNotLoadable, PredictorError
+from predictors.notices import merged
 from predictors.pool.inline import threads_of
 from predictors.registry import make_predictor
 from transforms.batches import Split
@@ -36,7 +38,6 @@ from transforms.counts import Counts
 from transforms.errors import InputChanged, OutputError, PipelineError
 from transforms.ledger import count, write_durably
 from transforms.publish import Gate, Publication, publish
-from transforms.rejects import RejectFolder
 from transforms.score import Scoring
 from transforms.sinks.base import Sink
 from transforms.sinks.parquet import ParquetSink
@@ -110,7 +111,7 @@ def prepare(
 def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, within: Bounds | None) -> Prepared:
     spec = job.spec
     stored = json.loads(plan_file.read_bytes()) if plan_file.exists() else None
-    sink = make_sink(job, folder, within)
+    sink = make_sink(spec, job.id, folder, within)
     if stored is not None and sink.published() is not None:
         return _published(job, folder, stored, sink, within)
     predictor = make_predictor(spec.model, within)
@@ -125,7 +126,9 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
             raise InputChanged(f"model {spec.model.uri} changed after the job was planned; run the job anew")
         source = _reopen_input(stored["input"], folder, within)
         bound = bind(spec, predictor, source, _schema(stored["predictions"]))
-    rejects = make_rejects(job, folder, source, within)
+    rejects = make_rejects(spec, job.id, folder, source, within)
+    if stored is None:
+        noticed = [*sink.check(bound.output_schema), *rejects.check()]
     sink.prepare(bound.output_schema)
     rejects.prepare()
     if stored is None:
@@ -134,6 +137,7 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
             "input": _input_json(source),
             "predictions": _encoded(predictor.output_schema),
             "splits": [split.to_json() for split in _plan(spec, bound, folder / "asked")],
+            "notices": [notice.to_json() for notice in merged(noticed)],
         }
         write_durably(plan_file, json.dumps(stored).encode())
     splits = _splits(stored)
@@ -183,7 +187,7 @@ def _longest_span(split: Split) -> int:
 
 def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, within: Bounds | None) -> Prepared:
     """What is left to do where an earlier attempt was cut off behind publishing; neither model nor input is needed."""
-    rejects = make_rejects(job, folder, _closed_input(stored["input"]), within)
+    rejects = make_rejects(job.spec, job.id, folder, _closed_input(stored["input"]), within)
     details = {"model": {"uri": job.spec.model.uri, "sha256": stored["model_sha256"]}}
     ratio = job.spec.rejects.max_reject_ratio
     publication = Publication(job.id, sink, rejects, _splits(stored), ratio, details=details)
@@ -254,8 +258,8 @@ def discard(job: Job, folder: Path) -> None:
     Raises:
         PipelineError: the destination could not be reached to be tidied.
     """
-    make_sink(job, folder).discard()
-    make_rejects(job, folder, ParquetSource((), pa.schema([]))).discard()
+    make_sink(job.spec, job.id, folder).discard()
+    make_rejects(job.spec, job.id, folder, ParquetSource((), pa.schema([]))).discard()
     drop_snapshot(folder)
 
 
@@ -264,36 +268,9 @@ def drop_snapshot(folder: Path) -> None:
     shutil.rmtree(folder / "snapshot", ignore_errors=True)
 
 
-def make_sink(job: Job, folder: Path, within: Bounds | None = None) -> Sink:
-    """The sink that the job's output names."""
-    output = job.spec.output
-    if isinstance(output, ParquetOutput):
-        bounds = _bounds_of((output.path,), folder, within)
-        return ParquetSink(output.path, output.mode, job.id, folder, output.appends_to, bounds)
-    from transforms.sinks.table import table_sink
-
-    connection = Connection(output.connection, pinned=within is not None)
-    return table_sink(connection, output.table_name, output.mode, job.id, folder / "staged", output.appends_to)
-
-
-def make_rejects(job: Job, folder: Path, source: Source, within: Bounds | None = None) -> RejectFolder:
-    """Where the job's rejects go: the folder that the spec names, or one of the job's own."""
-    path = job.spec.rejects.path or str(folder / "rejects")
-    return RejectFolder(path, job.id, source, folder, _bounds_of((path,), folder, within))
-
-
-def _bounds_of(paths: Sequence[str], folder: Path, within: Bounds | None) -> Bounds | None:
-    """What `paths` are held against: nothing where the service itself chose them, in the folder of this job or another.
-
-    No request names those; see `launcher.reach.confined_spec`.
-    """
-    jobs = os.path.abspath(folder.parent)
-    return None if all(lies_in(os.path.abspath(path), jobs, below=True) for path in paths) else within
-
-
 def _open_input(spec: JobSpec, folder: Path, on_snapshot: OnSnapshot, within: Bounds | None) -> Source:
     if isinstance(spec.input, ParquetInput):
-        return ParquetSource.open(spec.input.path, _bounds_of(spec.input.path, folder, within))
+        return ParquetSource.open(spec.input.path, bounds_of(spec.input.path, folder, within))
     from transforms.sources.sql import snapshot
 
     connection = Connection(spec.input.connection, pinned=within is not None)
@@ -318,7 +295,7 @@ def _closed_input(stored: dict[str, Any]) -> Source:
 def _reopen_input(stored: dict[str, Any], folder: Path, within: Bounds | None) -> Source:
     if stored["source"] == "parquet":
         files = tuple(stored["files"])
-        return ParquetSource(files, _schema(stored["schema"]), _bounds_of(files, folder, within))
+        return ParquetSource(files, _schema(stored["schema"]), bounds_of(files, folder, within))
     from transforms.sources.snapshot import SnapshotSource
 
     return SnapshotSource.open(folder / "snapshot")

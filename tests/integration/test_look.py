@@ -188,6 +188,64 @@ def test_a_plan_of_a_query_without_rows_has_no_predictions(place: Place, work: P
     assert report.assumptions[0] == "there was no row to be timed"
 
 
+def refuse_out(work: Path) -> None:
+    (work / "out").mkdir()
+    (work / "out").chmod(0o555)
+
+
+def keep_result(work: Path) -> None:
+    pq.write_table(pa.table({"id": [1]}), work / "kept.parquet")
+    (work / "out" / "scores").mkdir(parents=True)
+    (work / "kept.parquet").rename(work / "out" / "scores" / "part-0.parquet")
+
+
+def keep_notes(work: Path) -> None:
+    (work / "out" / "rejects").mkdir(parents=True)
+    (work / "out" / "rejects" / "notes.txt").touch()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "refusal"),
+    [
+        pytest.param(lambda work: (work / "out").touch(), r"output\.path.*is a file", id="a file above"),
+        pytest.param(keep_result, r"output\.path.*there is a result already", id="a result"),
+        pytest.param(keep_notes, r"rejects\.path.*other files than", id="other files than rejects"),
+        pytest.param(
+            refuse_out,
+            r"output\.path.*not writable",
+            id="a folder that is not writable",
+            marks=pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere"),
+        ),
+    ],
+)
+def test_a_plan_refuses_a_folder_that_a_run_would(
+    parquet: Place, work: Path, spoil: Callable[[Path], None], refusal: str
+) -> None:
+    spoil(work)
+    before = listing(work)
+
+    with pytest.raises(PipelineError, match=refusal):
+        look(parquet.spec)
+    assert listing(work) == before
+
+
+@pytest.mark.parametrize(
+    ("place", "table", "refusal"),
+    [
+        pytest.param("sqlite", "old", "the table is there already", id="a table of SQLite"),
+        pytest.param("postgresql", "numbers", "the table is there already", id="a table of PostgreSQL"),
+    ],
+    indirect=["place"],
+)
+def test_a_plan_refuses_a_table_that_a_run_would(place: Place, work: Path, table: str, refusal: str) -> None:
+    query = SqlInput(place.spec.input.connection, "SELECT 1 AS id, 1 AS a, 0.5 AS b")  # type: ignore[union-attr]
+    before = place.state()
+
+    with pytest.raises(PipelineError, match=refusal):
+        look(replace(place.spec, input=query, output=replace(place.spec.output, table_name=table)))
+    assert place.state() == before
+
+
 @dataclass
 class Heavy:
     """Takes 64 MiB each time that it is loaded, and holds the interpreter for 2 ms a call."""

@@ -1,7 +1,7 @@
 """What a sink promises: rows become durable unseen, are noted once, and appear all at once.
 
-The order is always the same: `prepare` once, `stage` many times from any number of processes and threads, `publish`
-once, `clean`. Each of them may be cut off at any moment and called again.
+The order is always the same: `check` and `prepare` once, `stage` many times from any number of processes and threads,
+`publish` once, `clean`. Each of them may be cut off at any moment and called again.
 
 What becomes of a result that is there already is the sink's `mode`: it is refused (`error_if_exists`), replaced
 (`overwrite`), or kept and added to (`append`); where there is none, all of them make one. Rows are added once, however
@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from predictors.notices import Notice
 from transforms.batches import ScoredSpan, Split
 from transforms.counts import Counts
 from transforms.ledger import Ledger, Note
@@ -43,6 +44,19 @@ class Manifest:
 
 class Sink(Ledger, Protocol):
     """One destination for one job. Picklable; opens what it needs in the process that uses it."""
+
+    def check(self, schema: pa.Schema) -> list[Notice]:
+        """Judge whether `prepare` would let rows of `schema` in, without writing anything.
+
+        Args:
+            schema: of the rows that would be staged.
+
+        Returns:
+            What the destination will not keep as it is given.
+
+        Raises:
+            OutputError: as `prepare`.
+        """
 
     def prepare(self, schema: pa.Schema) -> None:
         """Check that the destination can be written and make what staging needs. Called again, it does nothing.

@@ -130,8 +130,8 @@ class PublishedFolder:
         except LedElsewhere as error:
             raise OutputError(f"{self.purpose} {self.target}: {error.strerror}; name another folder") from error
 
-    def prepare(self, *, may_exist: Callable[[Path], bool]) -> None:
-        """Check the target and make the staging folder.
+    def check(self, may_exist: Callable[[Path], bool]) -> None:
+        """Judge the target and what is above it without writing anything.
 
         Args:
             may_exist: whether an existing, non-empty target may be replaced.
@@ -140,8 +140,45 @@ class PublishedFolder:
             OutputError: not a folder, not writable, or there already.
         """
         with self.explained():
+            self._check_target(may_exist)
+            self._check_writable()
+
+    def check_appendable(self, appends_to: str | None, check: Callable[[Sequence[Path]], None]) -> None:
+        """Refuse a target that no files can be added to, without writing anything.
+
+        Args:
+            appends_to: the job whose result it must hold; None for whatever is there.
+            check: given the files that are there; raises OutputError when others must not join them.
+
+        Raises:
+            OutputError: it is no folder of plain files, not that job's result, or `check` does not let it pass.
+        """
+        with self.explained():
+            if not self._real.exists() and self._waiting() is not None:
+                # Only who has the turn puts it back, and looks then.
+                return
+            self._check_target(lambda _: True)
+            self._check_holder(appends_to)
+            check(self._kept())
+
+    def prepare(self, check: Callable[[], None], *, in_turn: bool) -> None:
+        """Check the target and make the staging folder.
+
+        Args:
+            check: as one of the above; raises OutputError when the target must stay as it is.
+            in_turn: whether no other job may publish there while it is checked.
+
+        Raises:
+            OutputError: `check` does, or the folder is not writable.
+        """
+        with self.explained():
             self._restore()
-            self.check_target(may_exist)
+            if in_turn and self._real.parent.is_dir():
+                with self._turn():
+                    self._restore_any()
+                    check()
+            else:
+                check()
             self._make_staging()
             # A folder may exist and still refuse: only writing tells.
             probe = self.staging / f".probe-{uuid.uuid4().hex}"
@@ -156,12 +193,21 @@ class PublishedFolder:
         for part in ("parts", "ledger"):
             (self.staging / part).mkdir(exist_ok=True)
 
-    def check_target(self, may_exist: Callable[[Path], bool]) -> None:
-        """Refuse a target that this job must not replace.
+    def _check_writable(self) -> None:
+        """Demand that the folder above the target, or the lowest above it that is there, can be written in."""
+        folder = self.target.parent if self.within else self._real.parent
+        tops = [] if self.within is None else list(map(os.path.realpath, self.within.folders))
+        while not (found := self._held(folder)).is_dir():
+            if self.within is None and os.path.lexists(folder):
+                raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+            if str(folder) in tops or folder == folder.parent:
+                # Made with all that is missing above it.
+                return
+            folder = folder.parent
+        if not os.access(found, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-        Raises:
-            OutputError: it is a file, or a folder that `may_exist` does not let go.
-        """
+    def _check_target(self, may_exist: Callable[[Path], bool]) -> None:
         real, content = self._real, self._content
         if content.is_dir():
             if os.path.ismount(real) or real.stat().st_dev != real.parent.stat().st_dev:
@@ -174,26 +220,6 @@ class PublishedFolder:
                 raise OutputError(self._exists())
         elif real.exists():
             raise OutputError(f"{self.purpose} {self.target}: this is a file; name a folder")
-
-    def check_appendable(self, appends_to: str | None, check: Callable[[Sequence[Path]], None]) -> None:
-        """Refuse a target that no files can be added to.
-
-        Args:
-            appends_to: the job whose result it must hold; None for whatever is there.
-            check: given the files that are there; raises OutputError when others must not join them.
-
-        Raises:
-            OutputError: it is no folder of plain files, not that job's result, or `check` does not let it pass.
-        """
-        with self.explained():
-            if not self._real.parent.is_dir():
-                self._check_holder(appends_to)
-                return
-            with self._turn():
-                self._restore_any()
-                self.check_target(lambda _: True)
-                self._check_holder(appends_to)
-                check(self._kept())
 
     def check_linkable(self) -> None:
         """Refuse a target whose files cannot be given a second name: other users', or on a disk that has no links.
@@ -465,14 +491,17 @@ class PublishedFolder:
 
     def _restore_any(self) -> None:
         """Put back what a kill of whichever job took away; in turn only, when none is between its two renames."""
-        if self._real.exists():
-            return
+        if not self._real.exists() and (waiting := self._waiting()) is not None:
+            os.rename(waiting, self._real)
+
+    def _waiting(self) -> Path | None:
+        """What was the target until some job was killed between two renames."""
         for found in self._real.parent.glob(f".{glob.escape(self._real.name)}.penstock-*"):
             staging = self._held(found)
             # A result that still waits was not shown.
             if (staging / _REPLACED).exists() and (staging / "result").exists():
-                os.rename(staging / _REPLACED, self._real)
-                return
+                return staging / _REPLACED
+        return None
 
     def remove_staging(self) -> None:
         """Remove the hidden folder and what is in it, save an old result that has no other place.

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from predictors.bounds import Bounds
+from predictors.notices import Notice
 from transforms.batches import ScoredSpan, Split
 from transforms.counts import Counts
 from transforms.errors import OutputError
@@ -53,13 +54,23 @@ class ParquetSink:
     def _ledger(self) -> FileLedger:
         return FileLedger(self._folder.ledger, self.within)
 
+    def check(self, schema: pa.Schema) -> list[Notice]:
+        """Check the folder, and that one can be made."""
+        if self._folder.published() is None:
+            self._check_folder(schema)
+        return []
+
+    def _check_folder(self, schema: pa.Schema) -> None:
+        folder = self._folder
+        if self.mode == "append":
+            folder.check_appendable(self.appends_to, lambda files: self._check_files(files, _as_read(schema)))
+        folder.check(may_exist=lambda _: self.mode != "error_if_exists")
+
     def prepare(self, schema: pa.Schema) -> None:
         """Check the folder and make its hidden sibling."""
         folder = self._folder
         if folder.published() is None:
-            if self.mode == "append":
-                folder.check_appendable(self.appends_to, lambda files: self._check_files(files, _as_read(schema)))
-            folder.prepare(may_exist=lambda _: self.mode != "error_if_exists")
+            folder.prepare(lambda: self._check_folder(schema), in_turn=self.mode == "append")
             if self.mode == "append":
                 folder.check_linkable()
             with folder.explained():

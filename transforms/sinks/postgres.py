@@ -18,6 +18,7 @@ from typing import Any
 import pyarrow as pa
 from adbc_driver_manager import dbapi
 
+from predictors.notices import Notice
 from transforms.batches import ScoredSpan
 from transforms.connection import Connection, set_postgres
 from transforms.counts import Counts
@@ -179,6 +180,22 @@ class PostgresSink:
     def describe(self) -> str:
         """The table and its database, the password masked."""
         return f"table {self.table_name} at {self.connection.describe()}"
+
+    def check(self, schema: pa.Schema) -> list[Notice]:
+        """Check the table, or that one can be made."""
+        check_names(schema)
+        with self._transaction() as cursor:
+            target = self._target(cursor)
+            self._check_schema(cursor, target)
+            self._check_ledger(cursor, target.schema)
+            if self._published(cursor, target.schema) is None:
+                existing = self._check_target(cursor, target)
+                # A ledger of an old version gets the columns by which it is looked up when staging is prepared.
+                if existing is None or _has_later_columns(cursor, _ledger(target.schema)):
+                    self._check_holder(cursor, target, existing)
+                if not _exists(cursor, self._rows(target.schema)):
+                    self._staged_columns(schema, existing)
+        return []
 
     def prepare(self, schema: pa.Schema) -> None:
         """Check the table, or that one can be made, and make the staging table beside it."""
@@ -436,6 +453,16 @@ class PostgresSink:
                 f" details jsonb NOT NULL, {', '.join(_LATER_COLUMNS)})"
             )
             return
+        self._check_ledger(cursor, schema)
+        if not _has_later_columns(cursor, ledger):
+            # Made when there was no appending.
+            cursor.execute(f"ALTER TABLE {ledger} {', '.join(f'ADD COLUMN {column}' for column in _LATER_COLUMNS)}")
+
+    def _check_ledger(self, cursor: dbapi.Cursor, schema: str) -> None:
+        """Demand that jobs can be recorded in the ledger, if there is one yet."""
+        ledger = _ledger(schema)
+        if not _exists(cursor, ledger):
+            return
         ((allowed, user),) = _fetch(
             cursor,
             "SELECT has_table_privilege($1::text, 'SELECT') AND has_table_privilege($1::text, 'INSERT'),"
@@ -446,9 +473,6 @@ class PostgresSink:
             raise self._error(
                 f"another user's jobs are recorded in {ledger}: GRANT SELECT, INSERT ON {ledger} TO {quoted(user)}"
             )
-        if not any(column.name == "appended" for column in _columns(cursor, ledger)):
-            # Made when there was no appending.
-            cursor.execute(f"ALTER TABLE {ledger} {', '.join(f'ADD COLUMN {column}' for column in _LATER_COLUMNS)}")
 
     def _insert_notes(self, cursor: dbapi.Cursor, schema: str, notes: Sequence[Note]) -> list[tuple[Any, ...]]:
         """Note spans in ascending order, so that two writers never wait for each other; those noted are left out."""
@@ -638,6 +662,10 @@ def _columns(cursor: dbapi.Cursor, table: PostgresTable) -> list[_Column]:
 def _exists(cursor: dbapi.Cursor, table: PostgresTable) -> bool:
     ((found,),) = _fetch(cursor, "SELECT to_regclass($1::text) IS NOT NULL", (str(table),))
     return bool(found)
+
+
+def _has_later_columns(cursor: dbapi.Cursor, ledger: PostgresTable) -> bool:
+    return any(column.name == "appended" for column in _columns(cursor, ledger))
 
 
 def _lock(cursor: dbapi.Cursor, what: str) -> None:

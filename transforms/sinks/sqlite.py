@@ -17,6 +17,7 @@ from typing import Any
 import pyarrow as pa
 from adbc_driver_manager import dbapi
 
+from predictors.notices import Notice
 from transforms.affinity import affinity
 from transforms.batches import ScoredSpan
 from transforms.connection import SQLITE_BUSY_MS, Connection
@@ -104,8 +105,8 @@ class SqliteTableSink:
         """The table and its database."""
         return f"table {self.table_name} at {self.connection.describe()}"
 
-    def prepare(self, schema: pa.Schema) -> None:
-        """Check the file and the table, and make the folders for parts and notes."""
+    def check(self, schema: pa.Schema) -> list[Notice]:
+        """Check the file and the table."""
         check_names(pa.schema([field.with_name(folded(field.name)) for field in schema]))
         for field in schema:
             if _stored(field.type) is None:
@@ -114,7 +115,7 @@ class SqliteTableSink:
                 )
         self._check_file()
         if self.published() is not None:
-            return
+            return []
         if os.path.exists(self._path):
             with self._cursor() as cursor:
                 existing = self._check_target(cursor)
@@ -122,6 +123,13 @@ class SqliteTableSink:
                 self._check_columns(schema, existing)
         else:
             self._check_absent()
+        return []
+
+    def prepare(self, schema: pa.Schema) -> None:
+        """Check the file and the table, and make the folders for parts and notes."""
+        self.check(schema)
+        if self.published() is not None:
+            return
         with self._explained():
             self._parts.mkdir(parents=True, exist_ok=True)
             self._ledger.folder.mkdir(exist_ok=True)
