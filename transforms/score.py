@@ -20,6 +20,7 @@ from predictors.pressure import PRESSURE
 from predictors.recovery import RetryPolicy, text_of
 from transforms.batches import Batch, Rejected, ScoredSpan
 from transforms.errors import PipelineError, ScoringFailed
+from transforms.pending import PENDING
 from transforms.telemetry import Telemetry
 
 # Bytes of rows that may wait for their scores, whatever their number.
@@ -106,6 +107,7 @@ class _ScoreFn(beam.DoFn):
     def start_bundle(self) -> None:
         self._in_flight.clear()
         self._in_flight_bytes = 0
+        PENDING.scores(self)
 
     def process(self, batch: Batch) -> Iterator[ScoredSpan]:
         while self._in_flight and PRESSURE.is_high:
@@ -119,6 +121,17 @@ class _ScoreFn(beam.DoFn):
         while self._in_flight:
             scored = self._next()
             yield WindowedValue(scored, GlobalWindow().max_timestamp(), [GlobalWindow()])
+        PENDING.done(self)
+
+    def held(self) -> list[ScoredSpan]:
+        """What is scored and waits for its turn."""
+        in_flight = list(self._in_flight)
+        done = ((batch, future) for batch, future in in_flight if future.done() and not future.cancelled())
+        return [
+            assemble(batch, future.result(), self._scoring.passthrough)
+            for batch, future in done
+            if future.exception() is None
+        ]
 
     def teardown(self) -> None:
         self._telemetry.counters().flush()

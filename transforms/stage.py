@@ -14,6 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.batches import ScoredSpan
 from transforms.ledger import Note, without_noted
+from transforms.pending import PENDING
 from transforms.rejects import RejectFolder
 from transforms.sinks.base import Sink
 from transforms.telemetry import Telemetry
@@ -114,6 +115,7 @@ class _StageFn(beam.DoFn):
         self._began = self._clock()
         self._open: dict[str, _Part] = {}
         self._writing: deque[Future[Staged]] = deque()
+        PENDING.stages(self)
 
     def process(self, scored: ScoredSpan) -> Iterator[Staged]:
         now = self._clock()
@@ -131,6 +133,23 @@ class _StageFn(beam.DoFn):
                 yield _in_global_window(staged)
         while self._writing:
             yield _in_global_window(self._next())
+        PENDING.done(self)
+
+    def held(self) -> list[ScoredSpan]:
+        """The spans of the parts that are open."""
+        return [scored for part in list(self._open.values()) for scored in list(part.spans)]
+
+    def writing(self) -> list[Future[Staged]]:
+        """The parts that are being written."""
+        return list(self._writing)
+
+    def write(self, spans: list[ScoredSpan]) -> Staged:
+        """Stage spans of one split, and count them."""
+        began = time.perf_counter()
+        notes = stage_part(self._sink, self._rejects, spans)
+        staged = sum(note.stop - note.start for note in notes)
+        self._telemetry.counters().add(staged=staged, write_s=time.perf_counter() - began)
+        return Staged(spans[0].span.split.id, sum(note.scored for note in notes))
 
     def teardown(self) -> None:
         self._threads.shutdown(wait=False, cancel_futures=True)
@@ -145,20 +164,13 @@ class _StageFn(beam.DoFn):
         part = self._open.pop(split_id)
         while len(self._writing) >= self._writers or (self._writing and self._writing[0].done()):
             yield self._next()
-        self._writing.append(self._threads.submit(self._write, part.spans))
+        self._writing.append(self._threads.submit(self.write, part.spans))
 
     def _next(self) -> Staged:
         """Wait for the oldest part that is being written."""
         staged = self._writing.popleft().result()
         self._rows_written.inc(staged.rows)
         return staged
-
-    def _write(self, spans: list[ScoredSpan]) -> Staged:
-        began = time.perf_counter()
-        notes = stage_part(self._sink, self._rejects, spans)
-        staged = sum(note.stop - note.start for note in notes)
-        self._telemetry.counters().add(staged=staged, write_s=time.perf_counter() - began)
-        return Staged(spans[0].span.split.id, sum(note.scored for note in notes))
 
 
 def _in_global_window(staged: Staged) -> WindowedValue:

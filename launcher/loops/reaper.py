@@ -24,9 +24,10 @@ from launcher.worker.failures import wait_s
 from launcher.worker.handover import JOB_ID_VARIABLE
 from launcher.worker.progress import counts_of, kept_rows, read_live
 
-# A job that was told to stop, or whose time is over, has to be gone within 5 s. Its process hears of it within a second
-# and then ends at once, unless a library keeps all its threads from running; one that publishes may do so a while on.
-PATIENCE_S = 3.0
+# A job that was told to stop, or whose time is over, has to be gone within 5 s. Its process hears of it within a
+# second, stages what is scored, which may take two, and ends, unless a library keeps all its threads from running; one
+# that publishes may do so a while on.
+PATIENCE_S = 3.8
 PUBLISH_PATIENCE_S = 4.2
 # Who has moved its own job to its end is gone in less, unless something keeps its threads from running right then.
 LEAVE_PATIENCE_S = 1.5

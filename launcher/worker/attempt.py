@@ -37,6 +37,7 @@ from transforms.connection import Connection
 from transforms.counts import Counts
 from transforms.errors import InputChanged, OutputError, PipelineError
 from transforms.ledger import count, write_durably
+from transforms.pending import PENDING
 from transforms.publish import Gate, Publication, publish
 from transforms.score import Scoring
 from transforms.sinks.base import Sink
@@ -47,6 +48,8 @@ from transforms.telemetry import Telemetry
 
 # Told while a query is snapshotted: rows so far, and the estimated number of all.
 OnSnapshot = Callable[[int, int | None], None]
+# How long what is scored may take to be staged once the graph has failed.
+_KEEP_S = 3.0
 # Processes that may end while they ask a model for its pace.
 _MOST_ASKED = 2
 
@@ -239,6 +242,8 @@ def run(prepared: Prepared, gate: Gate) -> Result:
     except (PipelineError, PredictorError) as error:
         raise _without_step(error) from error
     finally:
+        # Nothing, unless the graph failed.
+        PENDING.stage(_KEEP_S)
         prepared.telemetry.counters().flush()
     counts = publication.sink.published()
     if counts is None:

@@ -5,8 +5,8 @@
 That is how `penstock run` starts it; a launcher forks it (`run_forked`), and hands over what must not be on a command
 line. The main thread makes the attempt. A second thread (`watch.py`) waits for signals, for the deadline and for the
 memory to run out, a third (`pulse.py`) tells the store how far the attempt is. When the attempt has to end, the job is
-moved first and then the process ends at once, whatever the attempt is doing: the ledger makes any moment safe. Only
-publishing is given some seconds to end by itself.
+moved first and then the process ends at once, whatever the attempt is doing: the ledger makes any moment safe. Before
+that, what is scored is staged, as far as it can be in some seconds, and publishing is given as long to end by itself.
 """
 
 import argparse
@@ -62,6 +62,8 @@ from transforms.errors import Cancelled, InputError, PipelineError
 # How long a publish that has begun may go on once the process has heard of a cancel, within a second; the job has to be
 # gone within 5 s.
 PUBLISH_PATIENCE_S = 3.0
+# How long of it what is scored already may take to be staged.
+KEEP_PATIENCE_S = 2.0
 # How long the last words may take, of which there are a few lines.
 _FLUSH_PATIENCE_S = 0.5
 _STOPPABLE: tuple[Status, ...] = ("submitted", "preparing", "running")
@@ -247,6 +249,9 @@ class JobProcess:
         """Move the job, unless it ends by itself, and end the process."""
         patience_ends = time.monotonic() + PUBLISH_PATIENCE_S
         try:
+            # What has no room left gets none for this, either.
+            if self._job.status == "running" and end.outcome != "out_of_memory":
+                self._keep_scored()
             while not self._stopped(end, insist=time.monotonic() > patience_ends):
                 time.sleep(0.02)
         except Exception as error:
@@ -254,6 +259,15 @@ class JobProcess:
             _log.error("%s: %s; and that could not be recorded\n%s", self._job.id, end.why, trace)
         finally:
             self._leave()
+
+    def _keep_scored(self) -> None:
+        """Stage what is scored and waits for its part to fill."""
+        from transforms.pending import PENDING  # with Beam, which an attempt that runs has imported
+
+        try:
+            PENDING.stage(KEEP_PATIENCE_S)
+        except Exception as error:
+            _log.warning("%s: what was scored could not be kept: %s", self._job.id, self._mask(str(error)))
 
     def _stopped(self, end: End, insist: bool) -> bool:
         """Try to move the job. False while it publishes and is not to be disturbed."""

@@ -8,6 +8,7 @@ import pytest
 from tests.contract.sinks import SCHEMA, spans_of, split_of
 from transforms.batches import ScoredSpan
 from transforms.ledger import Note
+from transforms.pending import PENDING
 from transforms.rejects import RejectFolder
 from transforms.sinks.parquet import ParquetSink
 from transforms.sources.parquet import ParquetSource
@@ -126,3 +127,59 @@ def test_an_error_of_the_sink_fails_the_bundle(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="no space"):
         stage(sink, tmp_path, ENDLESS)
+
+
+def test_what_an_open_part_holds_is_staged_when_a_bundle_is_cut_off(sink: ParquetSink, tmp_path: Path) -> None:
+    do_fn = _StageFn(sink, rejects(tmp_path), Telemetry(), ENDLESS)
+    do_fn.setup()
+    do_fn.start_bundle()
+    for split in (0, 1):
+        for span in spans_of(split_of(split, rows=1000, span_rows=100))[:6]:
+            list(do_fn.process(span))
+
+    assert sink.all_notes() == []
+    PENDING.stage(60.0)
+
+    assert sorted((note.split, note.start) for note in sink.all_notes()) == [
+        (split_of(split, rows=1000, span_rows=100).id, start) for split in (0, 1) for start in range(0, 600, 100)
+    ]
+
+
+def test_a_part_that_is_staged_on_the_way_out_is_not_staged_again(sink: ParquetSink, tmp_path: Path) -> None:
+    do_fn = _StageFn(sink, rejects(tmp_path), Telemetry(), ENDLESS)
+    do_fn.setup()
+    do_fn.start_bundle()
+    spans = spans_of(split_of(0, rows=1000, span_rows=100))
+    for span in spans[:6]:
+        list(do_fn.process(span))
+    PENDING.stage(60.0)
+    # The bundle was not cut off after all.
+    for span in spans[6:]:
+        list(do_fn.process(span))
+    list(do_fn.finish_bundle())
+
+    assert [note.start for note in sink.all_notes()] == list(range(0, 1000, 100))
+
+
+def test_a_bundle_that_ended_leaves_nothing_to_be_staged(sink: ParquetSink, tmp_path: Path) -> None:
+    stage(sink, tmp_path, ENDLESS)
+    notes = sink.all_notes()
+    PENDING.stage(60.0)
+
+    assert sink.all_notes() == notes
+
+
+def test_a_destination_that_refuses_what_is_left_is_no_error(sink: ParquetSink, tmp_path: Path) -> None:
+    class Full(ParquetSink):
+        def stage(self, spans: Sequence[ScoredSpan], rejects: str | None) -> list[Note] | None:
+            raise OSError(28, "No space left on device")
+
+    do_fn = _StageFn(
+        Full(str(tmp_path / "scores"), "overwrite", "job_1", tmp_path), rejects(tmp_path), Telemetry(), ENDLESS
+    )
+    do_fn.setup()
+    do_fn.start_bundle()
+    list(do_fn.process(spans_of(split_of(0, rows=1000, span_rows=100))[0]))
+    PENDING.stage(60.0)
+
+    assert sink.all_notes() == []
