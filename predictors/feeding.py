@@ -9,7 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from predictors.base import Nulls
+from predictors.casting import cast, feedable, is_list, nan_rows, plain
 from predictors.errors import SchemaMismatch
+from predictors.lists import Fault, fitted, gaps
 from predictors.recovery import BadRow
 
 
@@ -51,55 +53,24 @@ def check_names(columns: pa.Schema, names: Iterable[str]) -> None:
         found = len(columns.get_all_field_indices(name))
         if found == 0:
             raise SchemaMismatch(
-                f"the model takes a column {name!r}, which the input does not have{_hint(name, columns)}"
+                f"the model takes a column {name!r}, which the input does not have{nearest(name, columns.names)}"
             )
         if found > 1:
             raise SchemaMismatch(f"the input has {found} columns named {name!r}; give each its own name")
 
 
-def feedable(given: pa.DataType, wanted: pa.DataType) -> bool:
-    """Whether values of type `given` can be fed as `wanted`. Text is never read as a number."""
-    if given.equals(wanted) or pa.types.is_null(given):
-        return True
-    if pa.types.is_dictionary(given):
-        return feedable(given.value_type, wanted)
-    if _is_text(wanted):
-        return _is_text(given)
-    if not (pa.types.is_integer(wanted) or pa.types.is_floating(wanted)):
-        return False
-    return (
-        pa.types.is_integer(given)
-        or pa.types.is_floating(given)
-        or pa.types.is_boolean(given)
-        or pa.types.is_decimal(given)
-    )
-
-
 def feed(rows: pa.RecordBatch, wanted: pa.Schema, nulls: Nulls) -> Fed:
     """Lay out `rows` as the model wants them, and set apart those that it must not see.
 
-    A row is set apart when a feature is null (with `nulls` "reject") or does not fit the model's type, as 3.5 or 2^40
-    do not fit int32, or 1e300 float32. Integers become floats of the model's precision, rounded.
+    A row is set apart when a feature is null or NaN, or a list with one of them (with `nulls` "reject"), or does not
+    fit the model's type, as 3.5 or 2^40 do not fit int32, 1e300 float32, or three values a list of four. Integers
+    become floats of the model's precision, rounded.
 
     Raises:
-        SchemaMismatch: a feature is null and `nulls` is "fail".
+        SchemaMismatch: a feature is null or NaN and `nulls` is "fail".
     """
     bad: dict[int, BadRow] = {}
-    casted = []
-    for field in wanted:
-        column = rows.column(field.name)
-        # A dictionary may hold the null itself, and is then not null anywhere by its indices.
-        values = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-        if nulls != "pass" and values.null_count:
-            _note_nulls(field.name, values, nulls, bad)
-        if column.type.equals(field.type):
-            casted.append(column)
-            continue
-        cast, unfit = _cast(values, field.type)
-        for row in unfit:
-            text = f"column {field.name} holds {values[row].as_py()!r}, which is not {field.type}"
-            bad.setdefault(row, BadRow(row, "UnfitFeature", text))
-        casted.append(cast)
+    casted = [_fed(field.name, rows.column(field.name), field.type, nulls, bad) for field in wanted]
     fed = pa.RecordBatch.from_arrays(casted, schema=wanted)
     if not bad:
         return Fed(fed, None, [])
@@ -114,54 +85,48 @@ def others(bad: Iterable[int], rows: int) -> pa.Int32Array:
     return pa.array(np.flatnonzero(keep).astype(np.int32))
 
 
-def _hint(name: str, columns: pa.Schema) -> str:
-    folded = {column.casefold(): column for column in columns.names}
+def nearest(name: str, names: Iterable[str]) -> str:
+    """The end of a message about a name that is not among `names`: the nearest that is, or all of them."""
+    folded = {each.casefold(): each for each in names}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
-    return f"; did you mean {folded[near[0]]!r}?" if near else f"; there are {', '.join(columns.names)}"
+    return f"; did you mean {folded[near[0]]!r}?" if near else f"; there are {', '.join(folded.values())}"
 
 
-def _is_text(type_: pa.DataType) -> bool:
-    return pa.types.is_string(type_) or pa.types.is_large_string(type_) or pa.types.is_string_view(type_)
+def _fed(name: str, column: pa.Array, wanted: pa.DataType, nulls: Nulls, bad: dict[int, BadRow]) -> pa.Array:
+    """One column as the model wants it; rows that are added to `bad` hold anything."""
+    values = plain(column)
+    if nulls != "pass":
+        _note_gaps(name, values, nulls, bad)
+    if column.type.equals(wanted):
+        return column
+    faults: list[Fault]
+    if is_list(values.type):
+        result, faults = fitted(values, wanted)
+    else:
+        result, unfit = cast(values, wanted)
+        faults = [(row, f"holds {values[row].as_py()!r}, which is not {wanted}") for row in unfit]
+    for row, text in faults:
+        bad.setdefault(row, BadRow(row, "UnfitFeature", f"column {name} {text}"))
+    return result
 
 
-def _note_nulls(name: str, column: pa.Array, nulls: Nulls, bad: dict[int, BadRow]) -> None:
-    rows = pc.indices_nonzero(column.is_null()).to_pylist()
-    if nulls == "fail":
+def _note_gaps(name: str, column: pa.Array, nulls: Nulls, bad: dict[int, BadRow]) -> None:
+    """Set apart the rows in which a value is missing: null or, for a float, NaN, the same within a list."""
+    # A dictionary may hold the null itself, and is then not null anywhere by its indices.
+    if column.null_count:
+        _note(name, "is null", pc.indices_nonzero(column.is_null()).to_pylist(), nulls, bad)
+    _note(name, "is NaN", nan_rows(column), nulls, bad)
+    if is_list(column.type):
+        empty, nan = gaps(column)
+        _note(name, "holds a null", empty, nulls, bad)
+        _note(name, "holds NaN", nan, nulls, bad)
+
+
+def _note(name: str, what: str, rows: list[int], nulls: Nulls, bad: dict[int, BadRow]) -> None:
+    if rows and nulls == "fail":
         raise SchemaMismatch(
-            f"column {name} is null in {len(rows)} row(s) of a span, and model.nulls is 'fail'; "
+            f"column {name} {what} in {len(rows)} row(s) of a span, and model.nulls is 'fail'; "
             f"use 'reject' to set them apart"
         )
     for row in rows:
-        bad.setdefault(row, BadRow(row, "NullFeature", f"column {name} is null"))
-
-
-def _cast(column: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, list[int]]:
-    """`column` as `wanted`, and the rows whose value does not survive it; those hold anything."""
-    if pa.types.is_floating(wanted):
-        return _cast_to_float(column, wanted)
-    try:
-        return column.cast(wanted), []
-    except pa.ArrowInvalid:
-        if not pa.types.is_integer(wanted):
-            raise
-    # Seldom, and then exact, whatever the type: a cast there and back takes -1 for uint64, whose bits are the same.
-    bounds = np.iinfo(wanted.to_pandas_dtype())
-    low, high = int(bounds.min), int(bounds.max)
-    fits = [value is None or (low <= value <= high and value == int(value)) for value in column.to_pylist()]
-    values = pc.if_else(pa.array(fits), column, pa.scalar(None, column.type)).cast(wanted)
-    return values, [row for row, fit in enumerate(fits) if not fit]
-
-
-def _cast_to_float(column: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, list[int]]:
-    """Rounds; what was finite and becomes infinite does not fit."""
-    given = column.type
-    if pa.types.is_decimal(given) or (pa.types.is_float16(wanted) and not pa.types.is_floating(given)):
-        # Arrow casts neither decimals nor booleans to halves.
-        column = column.cast(pa.float64(), safe=False)
-    values = column.cast(wanted, safe=False)
-    if not (pa.types.is_float64(column.type) and wanted.bit_width < column.type.bit_width):
-        return values, []
-    endless = pc.is_inf(values)
-    if not endless.true_count:
-        return values, []
-    return values, pc.indices_nonzero(pc.and_(endless, pc.is_finite(column))).to_pylist()
+        bad.setdefault(row, BadRow(row, "NullFeature", f"column {name} {what}"))

@@ -15,25 +15,8 @@ import pyarrow as pa
 from predictors.base import PreparedSpan
 from predictors.bounds import Bounds, LedElsewhere, at, lies_in
 from predictors.errors import ModelNotLoadable, SchemaMismatch, WrongAnswer
+from predictors.tensors import ARROW_TYPES, dtype_of
 from predictors.weights import external_files
-
-# ONNX element types (onnx.proto, TensorProto.DataType), as ONNX Runtime spells them, that Arrow columns can hold.
-_ARROW_TYPES: dict[str, pa.DataType] = {
-    "tensor(float)": pa.float32(),
-    "tensor(double)": pa.float64(),
-    "tensor(float16)": pa.float16(),
-    "tensor(int8)": pa.int8(),
-    "tensor(int16)": pa.int16(),
-    "tensor(int32)": pa.int32(),
-    "tensor(int64)": pa.int64(),
-    "tensor(uint8)": pa.uint8(),
-    "tensor(uint16)": pa.uint16(),
-    "tensor(uint32)": pa.uint32(),
-    "tensor(uint64)": pa.uint64(),
-    "tensor(bool)": pa.bool_(),
-    "tensor(string)": pa.string(),
-}
-
 
 # Providers that are installed but not wanted: one calls a service, the other compiles an engine for minutes on load.
 _UNWANTED_PROVIDERS = frozenset({"AzureExecutionProvider", "TensorrtExecutionProvider"})
@@ -56,7 +39,7 @@ class _Output:
         return pa.field(self.name, self.type if self.width is None else pa.list_(self.type, self.width))
 
     def room(self, rows: int) -> np.ndarray[Any, Any]:
-        return np.empty((rows, self.width or 1), self.type.to_pandas_dtype())
+        return np.empty((rows, self.width or 1), dtype_of(self.type))
 
     def column(self, values: np.ndarray[Any, Any]) -> pa.Array:
         column = pa.array(values.reshape(-1), type=self.type)
@@ -333,7 +316,7 @@ class OnnxPredictor:
         """
         rows = self._fixed_rows or _PROBE_ROWS
         zeros = [
-            pa.array([""] * rows if pa.types.is_string(f.type) else np.zeros(rows, f.type.to_pandas_dtype()), f.type)
+            pa.array([""] * rows if pa.types.is_string(f.type) else np.zeros(rows, dtype_of(f.type)), f.type)
             for f in self._input_schema
         ]
         feed = self._tensors(pa.RecordBatch.from_arrays(zeros, schema=self._input_schema))
@@ -352,12 +335,12 @@ class OnnxPredictor:
         return shapes
 
     def _arrow_type(self, side: str, tensor: Any) -> pa.DataType:
-        if tensor.type not in _ARROW_TYPES:
+        if tensor.type not in ARROW_TYPES:
             hint = "; export a classifier with zipmap=False" if tensor.type.startswith("seq(map") else ""
             raise SchemaMismatch(
                 f"model {self.path}: {side} {tensor.name!r} is {tensor.type}, which is not a column{hint}"
             )
-        return _ARROW_TYPES[tensor.type]
+        return ARROW_TYPES[tensor.type]
 
     def _width(self, tensor: Any) -> int | None:
         """Values a row that an input takes, where the model declares them."""
@@ -387,7 +370,7 @@ def _tensor(rows: pa.RecordBatch, columns: tuple[int, ...], flat: bool) -> np.nd
     if flat or len(columns) == 1:
         column = _values(rows.column(columns[0]))
         return column if flat else column.reshape(-1, 1)
-    tensor = np.empty((rows.num_rows, len(columns)), rows.schema.field(columns[0]).type.to_pandas_dtype())
+    tensor = np.empty((rows.num_rows, len(columns)), dtype_of(rows.schema.field(columns[0]).type))
     for place, index in enumerate(columns):
         tensor[:, place] = _values(rows.column(index))
     return tensor

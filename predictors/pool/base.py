@@ -6,6 +6,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from predictors.notices import Notice
 from predictors.recovery import BadRow
 
 
@@ -19,6 +20,7 @@ class Answers:
         bad: the other rows, ascending.
         calls: how often the model was called.
         model_s: seconds spent in these calls, without the waits between tries.
+        notices: what the predictions have that is worth a word.
     """
 
     predictions: pa.RecordBatch
@@ -26,6 +28,7 @@ class Answers:
     bad: list[BadRow]
     calls: int
     model_s: float
+    notices: tuple[Notice, ...] = ()
 
 
 class Pool(Protocol):

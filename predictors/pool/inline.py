@@ -12,6 +12,7 @@ import pyarrow as pa
 from predictors.base import Nulls, Predictor, PreparedSpan, SpanPredictor
 from predictors.errors import NothingScored, Transient, WrongAnswer
 from predictors.feeding import feed, others
+from predictors.finite import not_finite
 from predictors.pool.base import Answers
 from predictors.pressure import PRESSURE
 from predictors.recovery import BadRow, CallSize, Recovery, RetryPolicy
@@ -105,7 +106,7 @@ class InlinePool:
         predictions = span.answers(ranges)
         check_answer(predictions, sum(stop - start for start, stop in ranges), predictor.output_schema)
         scored = others([row.row for row in bad], rows.num_rows) if bad else None
-        return Answers(predictions, scored, bad, scores.calls, model_s)
+        return Answers(predictions, scored, bad, scores.calls, model_s, not_finite(predictions))
 
     def _timed(self, span: PreparedSpan) -> Callable[[int, int], None]:
         """Calls of the model for `span`, each of them told of."""

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from predictors.base import Nulls
+from predictors.casting import feedable
 from predictors.errors import SchemaMismatch
-from predictors.feeding import Fed, check_features, check_names, feed, feedable
+from predictors.feeding import Fed, check_features, check_names, feed
 
 INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
 FLOATS = [pa.float16(), pa.float32(), pa.float64()]
@@ -75,8 +76,32 @@ class TestNulls:
         assert fed.kept is not None
         assert fed.kept.to_pylist() == [0, 2]
 
-    def test_a_nan_is_a_value(self) -> None:
-        assert fed(pa.array([math.nan]), pa.float32()).bad == []
+    @pytest.mark.parametrize("wanted", [pa.float32(), pa.float64(), pa.int32()], ids=str)
+    @pytest.mark.parametrize("given", [*FLOATS, pa.dictionary(pa.int8(), pa.float64())], ids=str)
+    def test_a_nan_is_missing_as_a_null_is(self, given: pa.DataType, wanted: pa.DataType) -> None:
+        values = pa.array([1.0, math.nan, None, 2.0], pa.float64())
+        column = values.dictionary_encode() if pa.types.is_dictionary(given) else values.cast(given)
+
+        result = fed(column, wanted)
+
+        assert result.rows["x"].to_pylist() == [1, 2]
+        assert [(bad.row, bad.error_type, bad.error) for bad in result.bad] == [
+            (1, "NullFeature", "column x is NaN"),
+            (2, "NullFeature", "column x is null"),
+        ]
+        with pytest.raises(SchemaMismatch, match=r"column x is NaN in 1 row\(s\) of a span, and model.nulls is 'fail'"):
+            fed(column.slice(0, 2), wanted, "fail")
+
+    def test_a_nan_passes_where_nulls_do(self) -> None:
+        result = fed(pa.array([1.0, math.nan]), pa.float32(), "pass")
+
+        assert result.bad == []
+        assert math.isnan(result.rows["x"][1].as_py())
+
+    def test_a_nan_of_a_column_that_the_model_does_not_take_matters_to_nobody(self) -> None:
+        rows = pa.record_batch({"x": pa.array([1.0]), "y": pa.array([math.nan])})
+
+        assert feed(rows, pa.schema([("x", pa.float32())]), "fail").bad == []
 
     @pytest.mark.parametrize("wanted", [pa.string(), pa.dictionary(pa.int8(), pa.string())], ids=str)
     def test_a_null_inside_of_a_dictionary_is_one_as_well(self, wanted: pa.DataType) -> None:
@@ -158,7 +183,7 @@ class TestCasts:
             pytest.param(pa.array([1, -1, 2]), pa.uint64(), [1, 2], id="negative for uint64, of the same bits"),
             pytest.param(pa.array([1, 2**63, 2], pa.uint64()), pa.int64(), [1, 2], id="uint64 beyond int64"),
             pytest.param(pa.array([1.0, 3.5, 2.0]), pa.int64(), [1, 2], id="float with a fraction"),
-            pytest.param(pa.array([1.0, math.nan, math.inf, 2.0]), pa.int32(), [1, 2], id="nan and inf for an integer"),
+            pytest.param(pa.array([1.0, -math.inf, math.inf, 2.0]), pa.int32(), [1, 2], id="infinity for an integer"),
             pytest.param(pa.array([1.0, 2.0**63, 1e300, 2.0]), pa.int64(), [1, 2], id="float beyond int64"),
             pytest.param(pa.array([1.0, 2.0**64, -0.5]), pa.uint64(), [1], id="float beyond uint64"),
             pytest.param(pa.array([1.5, 2.0], pa.float16()), pa.int8(), [2], id="half with a fraction"),
@@ -171,6 +196,7 @@ class TestCasts:
             ),
             pytest.param(pa.array([1.0, 1e300, -1e300]), pa.float32(), [1.0], id="float64 beyond float32"),
             pytest.param(pa.array([1, 70_000]), pa.float16(), [1.0], id="int64 beyond float16"),
+            pytest.param(pa.array([1.0, 7e4], pa.float32()), pa.float16(), [1.0], id="float32 beyond float16"),
             pytest.param(pa.array([Decimal(10) ** 40, Decimal(1)]), pa.float32(), [1.0], id="decimal beyond float32"),
             pytest.param(pa.array([1, 300, 1]).dictionary_encode(), pa.int8(), [1, 1], id="in a dictionary"),
         ],
@@ -209,7 +235,7 @@ class TestCasts:
     def test_of_integers_those_within_the_models_bounds_are_fed_exactly(
         self, values: list[int | None], wanted: pa.DataType
     ) -> None:
-        bounds = np.iinfo(wanted.to_pandas_dtype())
+        bounds = np.iinfo(str(wanted))
         fits = [value is not None and bounds.min <= value <= bounds.max for value in values]
 
         result = fed(pa.array(values, pa.int64()), wanted)
@@ -218,11 +244,11 @@ class TestCasts:
         assert result.rows["x"].to_pylist() == [value for value, fit in zip(values, fits, strict=True) if fit]
 
     @settings(deadline=None)
-    @given(st.lists(st.floats(width=64)), st.sampled_from(INTEGERS))
+    @given(st.lists(st.floats(width=64, allow_nan=False)), st.sampled_from(INTEGERS))
     def test_of_floats_those_that_are_whole_and_within_bounds_are_fed_exactly(
         self, values: list[float], wanted: pa.DataType
     ) -> None:
-        bounds = np.iinfo(wanted.to_pandas_dtype())
+        bounds = np.iinfo(str(wanted))
         fits = [math.isfinite(v) and v == int(v) and bounds.min <= int(v) <= bounds.max for v in values]
 
         result = fed(pa.array(values, pa.float64()), wanted)
@@ -241,6 +267,124 @@ class TestCasts:
         for column in columns:
             assert feedable(column.type, wanted)
             assert fed(column, wanted, "pass").rows.schema == pa.schema([("x", wanted)])
+
+
+PAIRS, MATRICES = pa.list_(pa.float32(), 2), pa.list_(pa.list_(pa.float32(), 2), 2)
+
+
+class TestLists:
+    @pytest.mark.parametrize(
+        "layout",
+        [pa.list_, pa.large_list, pa.list_view, pa.large_list_view, lambda type_: pa.list_(type_, 2)],
+        ids=["list", "large", "view", "large view", "fixed"],
+    )
+    @pytest.mark.parametrize("element", [pa.float32(), pa.float64(), pa.int16(), pa.bool_()], ids=str)
+    def test_lists_of_any_layout_become_those_of_the_model(self, layout: Any, element: pa.DataType) -> None:
+        values = pa.array([9, 0, 1, 1, 0], pa.int64()).cast(element).to_pylist()
+        column = pa.array([[values[0]] * 2, values[1:3], values[3:]], layout(element))
+
+        result = fed(column.slice(1), PAIRS)
+
+        assert result.bad == []
+        assert result.rows.schema.types == [PAIRS]
+        assert result.rows["x"].to_pylist() == [[0, 1], [1, 0]]
+
+    def test_lists_that_fit_already_are_not_copied(self) -> None:
+        column = pa.array([[1, 2], [3, 4]], PAIRS)
+
+        assert fed(column, PAIRS).rows["x"].flatten().buffers()[1].address == column.flatten().buffers()[1].address
+
+    def test_a_row_of_another_length_is_set_apart_with_both_lengths(self) -> None:
+        result = fed(pa.array([[1, 2], [3], [], [4, 5], [6, 7, 8]], pa.list_(pa.float64())), PAIRS)
+
+        assert result.rows["x"].to_pylist() == [[1, 2], [4, 5]]
+        assert {bad.error_type for bad in result.bad} == {"UnfitFeature"}
+        assert unfit(result) == [
+            (1, "column x holds 1 value(s), and the model takes 2"),
+            (2, "column x holds 0 value(s), and the model takes 2"),
+            (4, "column x holds 3 value(s), and the model takes 2"),
+        ]
+
+    @pytest.mark.parametrize("given", [pa.list_(pa.float64()), pa.list_view(pa.float16()), PAIRS], ids=str)
+    def test_what_is_missing_within_a_list_is_missing(self, given: pa.DataType) -> None:
+        values = [[1.0, 2.0], [None, 1.0], [1.0, math.nan], None, [3.0, 4.0]]
+
+        result = fed(pa.array(values, given), PAIRS)
+
+        assert result.rows["x"].to_pylist() == [[1, 2], [3, 4]]
+        assert [(bad.row, bad.error_type, bad.error) for bad in result.bad] == [
+            (1, "NullFeature", "column x holds a null"),
+            (2, "NullFeature", "column x holds NaN"),
+            (3, "NullFeature", "column x is null"),
+        ]
+
+    def test_it_passes_where_nulls_do_but_lengths_must_fit_all_the_same(self) -> None:
+        column = pa.array([[1.0, None], None, [1.0, 2.0, 3.0]], pa.list_(pa.float64()))
+
+        result = fed(column, PAIRS, "pass")
+
+        assert result.rows["x"].to_pylist() == [[1.0, None], None]
+        assert [bad.row for bad in result.bad] == [2]
+
+    @pytest.mark.parametrize(
+        "given",
+        [pa.list_(pa.list_(pa.float64())), pa.list_(pa.large_list(pa.int8()), 2), MATRICES],
+        ids=str,
+    )
+    def test_lists_of_lists_are_fitted_at_every_depth(self, given: pa.DataType) -> None:
+        values: list[Any] = [[[1, 2], [3, 4]], [[5, 6], [7, 8]]]
+        bad = [] if given.equals(MATRICES) else [[[1, 2], [3]]]
+
+        result = fed(pa.array(values[:1] + bad + values[1:], given), MATRICES)
+
+        assert result.rows["x"].to_pylist() == values
+        assert unfit(result) == [(1, "column x holds a list of 1 value(s), and the model takes 2") for _ in bad]
+
+    def test_an_element_that_does_not_fit_sets_its_row_apart(self) -> None:
+        result = fed(pa.array([[1, 2], [2**40, 3], [4, 5]]), pa.list_(pa.int32()))
+
+        assert result.rows["x"].to_pylist() == [[1, 2], [4, 5]]
+        assert unfit(result) == [(1, f"column x holds {2**40}, which is not int32")]
+
+    @pytest.mark.parametrize("layout", [pa.list_, pa.large_list, pa.list_view, pa.large_list_view])
+    def test_lists_of_any_length_keep_theirs(self, layout: Any) -> None:
+        result = fed(pa.array([[1, 2], [], [3]], pa.list_view(pa.int32())), layout(pa.int64()))
+
+        assert result.rows.schema.types == [layout(pa.int64())]
+        assert result.rows["x"].to_pylist() == [[1, 2], [], [3]]
+
+    @pytest.mark.parametrize(
+        ("given", "wanted"),
+        [
+            (pa.float32(), PAIRS),
+            (pa.list_(pa.float32(), 3), PAIRS),
+            (pa.list_(pa.string()), PAIRS),
+            (PAIRS, MATRICES),
+            (MATRICES, PAIRS),
+        ],
+        ids=str,
+    )
+    def test_what_can_never_fit_is_refused_before_any_row_is_read(
+        self, given: pa.DataType, wanted: pa.DataType
+    ) -> None:
+        with pytest.raises(SchemaMismatch, match="the model takes column 'x' as"):
+            check_features(pa.schema([("x", given)]), pa.schema([("x", wanted)]))
+
+    @settings(deadline=None)
+    @given(
+        st.lists(st.one_of(st.none(), st.lists(st.one_of(st.none(), st.integers(-200, 200)), min_size=1, max_size=3)))
+    )
+    def test_exactly_the_rows_that_fit_are_fed(self, values: list[list[int | None] | None]) -> None:
+        fits = [
+            row
+            for row in values
+            if row is not None and len(row) == 2 and all(v is not None and -128 <= v <= 127 for v in row)
+        ]
+
+        result = fed(pa.array(values, pa.list_(pa.int64())), pa.list_(pa.int8(), 2))
+
+        assert result.rows["x"].to_pylist() == fits
+        assert len(result.bad) == len(values) - len(fits)
 
 
 class TestCheck:

@@ -28,6 +28,7 @@ from predictors.errors import (
     Transient,
     WrongAnswer,
 )
+from predictors.notices import Notice
 from predictors.onnx import OnnxPredictor
 from predictors.pool.base import Answers
 from predictors.pool.inline import InlinePool
@@ -219,6 +220,14 @@ class TestCalls:
             (25, "NullFeature"),
         ]
         check_answers(answers, rows)
+
+    def test_predictions_that_are_no_number_are_counted_and_kept(self, make_pool: MakePool) -> None:
+        rows = pa.record_batch({"value": pa.array([1.0, 1e308 * 10, None, 1.7e308])})
+
+        answers = result(make_pool(Doubler()).submit(rows))
+
+        assert answers.predictions.num_rows == 3
+        assert answers.notices == (Notice("not_finite", "column double: NaN or infinite predictions", 2),)
 
     def test_columns_that_the_model_does_not_take_do_not_matter(self, make_pool: MakePool) -> None:
         rows = pa.record_batch({"note": ["a", None], "value": pa.array([1, 2], pa.int8())})
