@@ -48,25 +48,37 @@ def follow(
 ) -> Job:
     """Show a job until its process ends; returns it settled.
 
-    The first interrupt cancels it; the second, or five seconds, kill it.
+    The first interrupt cancels it; the second, or five seconds, kill it. A job whose process dies of a row goes on.
     """
-    job_id = started.job.id
-    kill_at: float | None = None
-    draw_at = now()
     try:
-        while not started.wait(_TICK_S):
-            if interrupts.count and kill_at is None:
-                kill_at = now() + CANCEL_S
-                started.cancel()
-            if kill_at is not None and (interrupts.count > 1 or now() > kill_at):
-                started.kill()
-            if now() >= draw_at:
-                draw_at = now() + _DRAW_EVERY_S
-                job = supervisor.peek(job_id)
-                display.show(job, supervisor.live(job), supervisor.snapshot(job))
+        while True:
+            cancelled = _follow_attempt(supervisor, started, display, interrupts, now)
+            again = None if cancelled else supervisor.go_on(started)
+            if again is None:
+                break
+            started = again
     finally:
         display.close()
-    return _ended(supervisor, started, cancelled=kill_at is not None)
+    return _ended(supervisor, started, cancelled)
+
+
+def _follow_attempt(
+    supervisor: Supervisor, started: StartedJob, display: Display, interrupts: Interrupts, now: Callable[[], float]
+) -> bool:
+    """Show a job until its process ends; returns whether it was cancelled."""
+    kill_at: float | None = None
+    draw_at = now()
+    while not started.wait(_TICK_S):
+        if interrupts.count and kill_at is None:
+            kill_at = now() + CANCEL_S
+            started.cancel()
+        if kill_at is not None and (interrupts.count > 1 or now() > kill_at):
+            started.kill()
+        if now() >= draw_at:
+            draw_at = now() + _DRAW_EVERY_S
+            job = supervisor.peek(started.job.id)
+            display.show(job, supervisor.live(job), supervisor.snapshot(job))
+    return kill_at is not None
 
 
 def _ended(supervisor: Supervisor, started: StartedJob, cancelled: bool) -> Job:

@@ -14,13 +14,23 @@ from typing import Any
 import psutil
 
 from launcher import ATTEMPT
-from launcher.errors import HomeUnusable, JobAlive, JobExists, LauncherError, NotNow, StoreUnavailable
+from launcher.errors import (
+    Conflict,
+    HomeUnusable,
+    JobAlive,
+    JobExists,
+    LauncherError,
+    MoveForbidden,
+    NotNow,
+    StoreUnavailable,
+)
 from launcher.forks.processes import describe_exit, kill_session
 from launcher.home import Home, JobFolder, JobLock
 from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
 from launcher.state.store import JobStore
 from launcher.worker.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot
 from pipelines.spec import JobSpec
+from predictors.crashes import CrashRecord
 
 
 class StartedJob:
@@ -130,6 +140,37 @@ class Supervisor:
         finally:
             lock.release()
 
+    def go_on(self, started: StartedJob) -> StartedJob | None:
+        """Start another attempt of a job whose process died while it called the model, to find the row that killed it.
+
+        Returns None for one that ended otherwise, and for one that dies again and again without such a row.
+
+        Raises:
+            HomeUnusable, StoreUnavailable: nothing was started.
+        """
+        folder = self._home.job(started.job.id)
+        crashes = CrashRecord(folder.path)
+        unexplained, tries = crashes.findings().unexplained, started.job.spec.config.retry_count
+        if not crashes.marks() or (unexplained and unexplained >= tries):
+            return None
+        job = self._store.get(started.job.id)
+        if job.is_over:
+            return None
+        if folder.is_alive():
+            # Something that the process started is still there; it would go on writing.
+            started.kill()
+        try:
+            lock = folder.lock(job.id, job.pid)
+        except JobAlive:
+            return None
+        try:
+            reason = f"its process died ({started.end()}) while it called the model; the rows are looked into"
+            return self._start(self._store.move(job.id, ACTIVE, "submitted", reason, retries=job.retries), lock)
+        except (Conflict, MoveForbidden):
+            return None
+        finally:
+            lock.release()
+
     def job(self, job_id: str) -> Job:
         """One job, its state put right.
 
@@ -224,6 +265,8 @@ class Supervisor:
         """Move a job without a process out of its active state. The caller holds its lock."""
         if job.is_over:
             return job
+        if to == "cancelled":
+            CrashRecord(self._home.job(job.id).path).forget_marks()
         live = self.live(job)
         process = "its process" if job.pid is None else f"its process (pid {job.pid})"
         to, text = stopped_as(

@@ -4,6 +4,7 @@ PredictorError
 ├── ModelNotLoadable   the artefact is missing or corrupt         -> the job fails before any row is read
 ├── SchemaMismatch     these columns can never be scored          -> the job fails
 ├── WrongAnswer        another count or schema than was promised  -> the job fails
+├── ModelCrashed       it kills its process, row after row         -> the job fails
 ├── NothingScored      the first batches gave not one score       -> the job fails at once
 ├── Transient          the same call may pass later               -> the same batch again, with backoff
 ├── OutOfMemory        fewer rows may fit                         -> halve and remember
@@ -27,6 +28,10 @@ class SchemaMismatch(PredictorError):
 
 class WrongAnswer(PredictorError):
     """The model returned another number of rows, or other columns, than it promised."""
+
+
+class ModelCrashed(PredictorError):
+    """The model kills the process that it is called in, whatever the rows; the text names the signal."""
 
 
 class NothingScored(PredictorError):

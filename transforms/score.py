@@ -13,12 +13,15 @@ from apache_beam.utils.shared import Shared
 from apache_beam.utils.windowed_value import WindowedValue
 
 from predictors.base import Nulls, Predictor
+from predictors.crashes import CrashRecord, Findings, RunningCalls, SpanName
 from predictors.errors import PredictorError
+from predictors.pool.alone import Alone
 from predictors.pool.base import Answers, Pool
+from predictors.pool.child import ChildSetup
 from predictors.pool.inline import InlinePool
 from predictors.pressure import PRESSURE
 from predictors.recovery import RetryPolicy, text_of
-from transforms.batches import Batch, Rejected, ScoredSpan
+from transforms.batches import Batch, Rejected, ScoredSpan, Span
 from transforms.errors import PipelineError, ScoringFailed
 from transforms.pending import PENDING
 from transforms.telemetry import Telemetry
@@ -39,6 +42,7 @@ class Scoring:
         nulls: what becomes of rows with a null feature.
         retry_count: tries beyond the first of a call that fails in passing.
         on_trial: give the model up if it scores no row of its first batches; pointless once it has scored some.
+        crashes: what is known of rows that kill the process; None: such a row is met again by each attempt.
         in_flight_share: of the spans that are usually in flight, and of their bytes; one is always let through. Less
             than 1 after an attempt that ran out of memory.
     """
@@ -51,6 +55,7 @@ class Scoring:
     retry_count: int
     on_trial: bool = True
     in_flight_share: float = 1.0
+    crashes: CrashRecord | None = None
 
 
 def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> ScoredSpan:
@@ -77,7 +82,8 @@ class Score(beam.PTransform):
     """Score batches in a pool of this worker.
 
     Several spans are in flight at once, bounded by bytes; they leave in the order in which they came. While memory is
-    short, one at a time is. Nothing of a bundle is left behind when it ends.
+    short, one at a time is. One of which a row may kill the process is scored alone, in a process of its own. Nothing
+    of a bundle is left behind when it ends.
     """
 
     def __init__(self, scoring: Scoring, telemetry: Telemetry) -> None:
@@ -103,6 +109,9 @@ class _ScoreFn(beam.DoFn):
     def setup(self) -> None:
         self._pool: Pool = self._shared.acquire(self._make_pool)
         self._in_flight: deque[tuple[Batch, Future[Answers]]] = deque()
+        crashes = self._scoring.crashes
+        self._findings = Findings() if crashes is None else crashes.findings()
+        self._alone: Alone | None = None
 
     def start_bundle(self) -> None:
         self._in_flight.clear()
@@ -112,7 +121,15 @@ class _ScoreFn(beam.DoFn):
     def process(self, batch: Batch) -> Iterator[ScoredSpan]:
         while self._in_flight and PRESSURE.is_high:
             yield self._next()
-        self._in_flight.append((batch, self._pool.submit(batch.rows)))
+        name = _name_of(batch.span)
+        if self._findings.suspects_in(name):
+            # Nothing else is under way then, so that a death is of this one alone, and what is scored is handed on.
+            while self._in_flight:
+                yield self._next()
+            future = self._score_alone(name, batch)
+        else:
+            future = self._pool.submit(batch.rows, name)
+        self._in_flight.append((batch, future))
         self._in_flight_bytes += batch.rows.nbytes
         while self._in_flight and (self._is_full() or self._in_flight[0][1].done()):
             yield self._next()
@@ -122,6 +139,7 @@ class _ScoreFn(beam.DoFn):
             scored = self._next()
             yield WindowedValue(scored, GlobalWindow().max_timestamp(), [GlobalWindow()])
         PENDING.done(self)
+        self._end_child()
 
     def held(self) -> list[ScoredSpan]:
         """What is scored and waits for its turn."""
@@ -134,6 +152,7 @@ class _ScoreFn(beam.DoFn):
         ]
 
     def teardown(self) -> None:
+        self._end_child()
         self._telemetry.counters().flush()
 
     def _make_pool(self) -> Pool:
@@ -148,7 +167,31 @@ class _ScoreFn(beam.DoFn):
             on_trial=scoring.on_trial,
             progress=lambda scored, rejected: counters.add(scored=scored, rejected=rejected),
             called=counters.observe_call,
+            running=RunningCalls() if scoring.crashes is None else scoring.crashes.running(),
         )
+
+    def _score_alone(self, name: SpanName, batch: Batch) -> Future[Answers]:
+        scoring, crashes = self._scoring, self._scoring.crashes
+        assert crashes is not None
+        if self._alone is None:
+            counters = self._telemetry.counters()
+            self._alone = Alone(
+                ChildSetup(scoring.predictor, scoring.batch_size, scoring.nulls, scoring.retry_count),
+                crashes,
+                progress=lambda scored, rejected: counters.add(scored=scored, rejected=rejected),
+                called=counters.observe_call,
+            )
+        future: Future[Answers] = Future()
+        try:
+            future.set_result(self._alone.score(name, batch.rows, _where(batch.span)))
+        except Exception as error:
+            future.set_exception(error)
+        return future
+
+    def _end_child(self) -> None:
+        if self._alone is not None:
+            self._alone.close()
+            self._alone = None
 
     def _is_full(self) -> bool:
         """More waits than keeps the pool busy, or than memory may hold."""
@@ -165,11 +208,7 @@ class _ScoreFn(beam.DoFn):
         except (PredictorError, PipelineError):
             raise
         except Exception as error:
-            span = batch.span
-            raise ScoringFailed(
-                f"{span.split.uri} rows {span.split.first_row + span.start} to {span.split.first_row + span.stop}: "
-                f"{type(error).__name__}: {text_of(error)}"
-            ) from error
+            raise ScoringFailed(f"{_where(batch.span)}: {type(error).__name__}: {text_of(error)}") from error
         scored = assemble(batch, answers, self._scoring.passthrough)
         self._scored.inc(scored.rows.num_rows)
         self._rejected.inc(scored.rejected_rows)
@@ -177,3 +216,12 @@ class _ScoreFn(beam.DoFn):
         self._model_calls.inc(answers.calls)
         self._telemetry.counters().add(score_s=answers.model_s)
         return scored
+
+
+def _name_of(span: Span) -> SpanName:
+    return SpanName(span.split.id, span.start, span.stop)
+
+
+def _where(span: Span) -> str:
+    """A span, for people."""
+    return f"{span.split.uri} rows {span.split.first_row + span.start} to {span.split.first_row + span.stop}"

@@ -23,6 +23,7 @@ from launcher.state.store import JobStore
 from launcher.worker.failures import wait_s
 from launcher.worker.handover import JOB_ID_VARIABLE
 from launcher.worker.progress import counts_of, kept_rows, read_live
+from predictors.crashes import CrashRecord
 
 # A job that was told to stop, or whose time is over, has to be gone within 5 s. Its process hears of it within a
 # second, stages what is scored, which may take two, and ends, unless a library keeps all its threads from running; one
@@ -241,15 +242,24 @@ class Reaper:
         live = read_live(self._home.job(job.id).progress, job.attempt)
         visible = has_begun_to_publish(self._store.moves(job.id))
         kept = kept_rows(job, live)
-        to, why, outcome = self._end_of(job)
+        crashes = CrashRecord(self._home.job(job.id).path)
+        if (job.id, job.attempt) in self._silent:
+            # What hangs would hang again.
+            crashes.forget_marks()
+        # As long as each such death comes of a row that is then found.
+        is_looked_into = bool(crashes.marks()) and not crashes.findings().unexplained
+        to, why, outcome = self._end_of(job, is_looked_into)
         changes: dict[str, Any] = {"live": live}
+        if to == "cancelled":
+            crashes.forget_marks()
         if to == "submitted":
-            never_started = job.pid is None
-            # What is no fault of the job costs it no retry.
-            retries = job.retries + (0 if never_started else 1)
-            waiting_s = 0.0 if never_started else wait_s(job.retries, self._settings.retry_wait_s)
+            # What is no fault of the job costs it no retry, nor does looking for the row that kills.
+            is_free = job.pid is None or is_looked_into
+            retries = job.retries + (0 if is_free else 1)
+            waiting_s = 0.0 if is_free else wait_s(job.retries, self._settings.retry_wait_s)
             not_before = self._store.clock() + timedelta(seconds=waiting_s)
-            text = why if never_started else f"{why}; retry {retries} of {job.spec.config.retry_count}"
+            text = why if is_free else f"{why}; retry {retries} of {job.spec.config.retry_count}"
+            text += " while it called the model; the rows are looked into" if is_looked_into else ""
             self._store.move(
                 job.id,
                 AT_WORK,
@@ -285,7 +295,7 @@ class Reaper:
         with contextlib.suppress(OSError), open(self._home.job(job.id).log, "a", encoding="utf-8") as log:
             log.write(JsonFormatter(fields_of(job)).format(record) + "\n")
 
-    def _end_of(self, job: Job) -> tuple[Status, str, Outcome | None]:
+    def _end_of(self, job: Job, is_looked_into: bool) -> tuple[Status, str, Outcome | None]:
         """Where a job goes whose process is gone, why, and how that is called."""
         if job.cancel_requested_at is not None:
             return "cancelled", "cancelled on request", "error"
@@ -300,7 +310,7 @@ class Reaper:
         why = f"its process died ({how})"
         if (job.id, job.attempt) in self._silent:
             why = f"its process was silent for over {self._settings.lease_s:g} s (PENSTOCK_LEASE_S), and was killed"
-        if job.retries < config.retry_count:
+        if is_looked_into or job.retries < config.retry_count:
             return "submitted", why, None
         tried = f" for the {_ordinal(job.retries + 1)} time" if job.retries else ""
         return "failed", why + tried, "error"

@@ -28,6 +28,7 @@ from pipelines.options import make_pipeline
 from pipelines.spec import JobSpec, ParquetInput
 from predictors.base import ModelSpec
 from predictors.bounds import Bounds
+from predictors.crashes import FIRST_ROWS, CrashRecord, SpanName
 from predictors.errors import ModelNotLoadable, PredictorError
 from predictors.notices import merged
 from predictors.pool.inline import threads_of
@@ -67,6 +68,7 @@ class Prepared:
         bound: model and input; None when the result is published and only tidying is left.
         telemetry: where the counters go.
         in_flight_share: of the spans that are in flight at once; less after an attempt that ran out of memory.
+        crashes: what is known of earlier attempts that died while the model was called.
     """
 
     spec: JobSpec
@@ -78,6 +80,7 @@ class Prepared:
     bound: Bound | None
     telemetry: Telemetry
     in_flight_share: float
+    crashes: CrashRecord
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,20 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
     sink = make_sink(spec, job.id, folder, within)
     if stored is not None and sink.published() is not None:
         return _published(job, folder, stored, sink, within)
+    crashes = CrashRecord(folder)
+    found = crashes.take_up()
     predictor = make_predictor(spec.model, within)
     predictor.load()
     model_sha256 = _model_sha256(spec.model, within)
     if stored is None:
         check_apart(spec, folder, sink.within if isinstance(sink, ParquetSink) else None)
         source = _open_input(spec, folder, on_snapshot, within)
-        bound = bind(spec, predictor, source, likely=_predictions_added_to(spec, folder))
+        first_rows = SpanName(FIRST_ROWS, 0, 1) if predictor.output_schema is None else None
+        if first_rows is not None and found.suspects_in(first_rows):
+            line = "declares no output_schema, and its process died when it was asked with the first rows; declare one"
+            raise ModelNotLoadable(f"model {spec.model.uri} {line}")
+        with crashes.running().during(first_rows):
+            bound = bind(spec, predictor, source, likely=_predictions_added_to(spec, folder))
     else:
         if stored["model_sha256"] != model_sha256:
             raise InputChanged(f"model {spec.model.uri} changed after the job was planned; run the job anew")
@@ -139,7 +149,7 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
             "model_sha256": model_sha256,
             "input": _input_json(source),
             "predictions": _encoded(predictor.output_schema),
-            "splits": [split.to_json() for split in _plan(spec, bound, folder / "asked")],
+            "splits": [split.to_json() for split in _plan(spec, bound, folder)],
             "notices": [notice.to_json() for notice in merged(noticed)],
         }
         write_durably(plan_file, json.dumps(stored).encode())
@@ -160,13 +170,13 @@ def _predictions_added_to(spec: JobSpec, folder: Path) -> pa.Schema | None:
         return None
 
 
-def _plan(spec: JobSpec, bound: Bound, asked: Path) -> tuple[Split, ...]:
+def _plan(spec: JobSpec, bound: Bound, folder: Path) -> tuple[Split, ...]:
     """The splits of the input, cut into spans by how many threads share it, and by the pace of the model.
 
-    Args:
-        asked: a file that has a byte for each process that came to its end while it asked the model for its pace. After
-            two the model is not asked: the run has to get along with it, or tell.
+    The file `asked` in the job's folder has a byte for each process that came to its end while it asked the model for
+    its pace. After two the model is not asked, nor after one that died of the call: the run has to get along with it.
     """
+    asked, crashes = folder / "asked", CrashRecord(folder)
     batch_size, threads = spec.config.batch_size, threads_of(bound.predictor, spec.config.parallelism)
     splits = cut(bound.source.plan(bound.columns, batch_size), batch_size, threads)
     longest = max(splits, key=_longest_span, default=None)
@@ -174,10 +184,14 @@ def _plan(spec: JobSpec, bound: Bound, asked: Path) -> tuple[Split, ...]:
         return splits
     if asked.exists() and asked.stat().st_size >= _MOST_ASKED:
         return splits
+    first_rows = SpanName(longest.id, 0, _longest_span(longest))
+    if crashes.findings().suspects_in(first_rows):
+        return splits
     with open(asked, "ab") as file:
         file.write(b".")
     try:
-        row_s = seconds_a_row(bound, longest, batch_size, spec.model.nulls, threads)
+        with crashes.running().during(first_rows):
+            row_s = seconds_a_row(bound, longest, batch_size, spec.model.nulls, threads)
     finally:
         asked.unlink(missing_ok=True)
     return cut(splits, batch_size, threads, row_s)
@@ -208,6 +222,7 @@ def _prepared(job: Job, folder: Path, publication: Publication, already: Counts,
         bound=bound,
         telemetry=Telemetry(str(folder / "progress"), job.attempt),
         in_flight_share=0.5**job.memory_strikes,
+        crashes=CrashRecord(folder),
     )
 
 
@@ -234,6 +249,7 @@ def run(prepared: Prepared, gate: Gate) -> Result:
         retry_count=spec.config.retry_count,
         on_trial=prepared.already.scored == 0,
         in_flight_share=prepared.in_flight_share,
+        crashes=prepared.crashes,
     )
     pipeline = make_pipeline(spec.config.runner)
     build(pipeline, BatchRun(bound.source, bound.columns, scoring, publication, prepared.telemetry))

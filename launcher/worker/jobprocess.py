@@ -56,6 +56,7 @@ from launcher.worker.pulse import Pulse
 from launcher.worker.watch import End, Watch
 from pipelines.spec import JobSpec, SqlInput, TableOutput
 from predictors.bounds import Bounds
+from predictors.crashes import CrashRecord
 from predictors.errors import PredictorError
 from transforms.errors import Cancelled, InputError, PipelineError
 
@@ -398,6 +399,8 @@ class JobProcess:
     def _leave(self) -> NoReturn:
         """End the process and all that it has started, without waiting for threads that score or write."""
         try:
+            # It does not die of what the model is doing.
+            CrashRecord(self._folder.path).forget_own()
             kill_rest()
             # In a thread: what a model has put in the place of stdout, or has the log write to, may never return.
             flushing = threading.Thread(target=_flush, name="flush", daemon=True)

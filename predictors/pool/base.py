@@ -6,6 +6,7 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from predictors.crashes import SpanName
 from predictors.notices import Notice
 from predictors.recovery import BadRow
 
@@ -38,8 +39,10 @@ class Pool(Protocol):
     def workers(self) -> int:
         """How many batches are scored at once; a few more in flight keep it busy."""
 
-    def submit(self, rows: pa.RecordBatch) -> Future[Answers]:
+    def submit(self, rows: pa.RecordBatch, name: SpanName | None = None) -> Future[Answers]:
         """Score one batch some time; never blocks. Bounding what is in flight is the caller's part.
+
+        `name` is what the rows are called should the process die while the model is called for them.
 
         The future raises what ends the job: a failure that stayed after all tries, or a broken contract.
         """

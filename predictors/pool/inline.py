@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pyarrow as pa
 
 from predictors.base import Nulls, Predictor, PreparedSpan, SpanPredictor
+from predictors.crashes import RunningCalls, SpanName
 from predictors.errors import NothingScored, Transient, WrongAnswer
 from predictors.feeding import feed, others
 from predictors.finite import not_finite
@@ -42,6 +43,7 @@ class InlinePool:
         on_trial: give the model up if it scores no row of its first batches.
         progress: told after each call's batch how many rows were scored and rejected.
         called: told the seconds of each single model call, answered or failed, by the thread that made it.
+        running: where the spans are marked that the model is called for.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class InlinePool:
         on_trial: bool = True,
         progress: Callable[[int, int], object] = lambda scored, rejected: None,
         called: Callable[[float], object] = lambda seconds: None,
+        running: RunningCalls | None = None,
     ) -> None:
         self._predictor = predictor
         self._batch_size = batch_size
         self._nulls = nulls
         self._progress = progress
         self._called = called
+        self._running = running or RunningCalls()
         self._closed = threading.Event()
         self._loading = threading.Lock()
         self._own = threading.local()
@@ -78,17 +82,21 @@ class InlinePool:
         """The number of threads."""
         return self._parallelism
 
-    def submit(self, rows: pa.RecordBatch) -> Future[Answers]:
+    def submit(self, rows: pa.RecordBatch, name: SpanName | None = None) -> Future[Answers]:
         """Score `rows` in one of the threads."""
-        return self._threads.submit(self._score, rows)
+        return self._threads.submit(self._score_marked, rows, name)
 
     def close(self) -> None:
         """Cancel what has not begun and wait for what has."""
         self._closed.set()
         self._threads.shutdown(wait=True, cancel_futures=True)
 
-    def _score(self, rows: pa.RecordBatch) -> Answers:
+    def _score_marked(self, rows: pa.RecordBatch, name: SpanName | None) -> Answers:
         predictor = self._loaded()
+        with self._running.during(name):
+            return self._score(predictor, rows)
+
+    def _score(self, predictor: Predictor, rows: pa.RecordBatch) -> Answers:
         fed = feed(rows, predictor.input_schema, self._nulls)
         span = laid_out(predictor, fed.rows)
         if fed.bad:
@@ -138,8 +146,9 @@ class InlinePool:
 
     def _wait(self, seconds: float) -> None:
         self._own.waited_s += seconds
-        if self._closed.wait(seconds):
-            raise Transient("the pool was closed while a call waited for its next try")
+        with self._running.paused():
+            if self._closed.wait(seconds):
+                raise Transient("the pool was closed while a call waited for its next try")
 
 
 class _Slices:

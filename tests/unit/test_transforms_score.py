@@ -37,7 +37,7 @@ class SlowPool:
         self.waiting = 0
         self.most = 0
 
-    def submit(self, rows: pa.RecordBatch) -> "Future[Answers]":
+    def submit(self, rows: pa.RecordBatch, name: object = None) -> "Future[Answers]":
         self.waiting += 1
         self.waiting_bytes += rows.nbytes
         self.most, self.most_bytes = max(self.most, self.waiting), max(self.most_bytes, self.waiting_bytes)
@@ -208,7 +208,7 @@ def test_positions_are_those_of_the_span_where_rows_were_skipped() -> None:
 
 def test_a_failure_that_ends_the_job_names_the_rows() -> None:
     class Failing(SlowPool):
-        def submit(self, rows: pa.RecordBatch) -> "Future[Answers]":
+        def submit(self, rows: pa.RecordBatch, name: object = None) -> "Future[Answers]":
             future: Future[Answers] = Future()
             future.set_exception(ConnectionError("the service is gone"))
             return future
