@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipelines.batch import BatchRun
 from predictors.base import Predictor
+from tests.doubling import SCORES, Doubler
 from transforms.batches import Split
 from transforms.publish import Publication
 from transforms.rejects import RejectFolder
@@ -21,26 +22,7 @@ from transforms.sinks.parquet import ParquetSink
 from transforms.sources.parquet import ParquetSource
 from transforms.stage import PartBounds
 
-SCORES = pa.schema([pa.field("score", pa.float64())])
-
-
-@dataclass
-class Doubler:
-    """Scores `value` with twice its value; refuses negative ones, as a model does: without saying which."""
-
-    thread_safe: bool = field(default=True, init=False)
-    input_schema: pa.Schema = field(default=pa.schema([pa.field("value", pa.float64())]), init=False)
-    output_schema: pa.Schema = field(default=SCORES, init=False)
-
-    def load(self) -> None:
-        """Nothing to load."""
-
-    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Twice the value of each row."""
-        values = rows.column("value").to_numpy(zero_copy_only=False)
-        if (values < 0).any():
-            raise ValueError("a value is negative")
-        return pa.RecordBatch.from_arrays([pa.array(values * 2)], schema=SCORES)
+__all__ = ["SCORES", "Doubler", "Scene", "hidden", "numbered_rows", "published_rows", "scene", "write_files"]
 
 
 def numbered_rows(rows: int, bad: Sequence[int] = (), nulls: Sequence[int] = ()) -> pa.Table:

@@ -32,7 +32,7 @@ class Place:
 
 def job_spec(folder: Path, source: Any, output: Any) -> JobSpec:
     return JobSpec(
-        ModelSpec("tests.scenes:Doubler", "python", ("value",)),
+        ModelSpec("tests.doubling:Doubler", "python", ("value",)),
         source,
         output,
         Rejects(str(folder / "rejects"), 0.01),
