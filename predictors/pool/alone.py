@@ -8,6 +8,7 @@ import pyarrow as pa
 from predictors.crashes import MOST_HOPELESS, MOST_KILLED, CrashRecord, Killed, SpanName
 from predictors.errors import ModelCrashed
 from predictors.feeding import others
+from predictors.notices import merged
 from predictors.pool.base import Answers
 from predictors.pool.child import Child, ChildDied, ChildSetup
 from predictors.recovery import BadRow
@@ -138,4 +139,5 @@ def _together(answered: Sequence[tuple[int, Answers]], killed: dict[int, str], r
         bad=bad,
         calls=sum(answers.calls for _, answers in answered),
         model_s=sum(answers.model_s for _, answers in answered),
+        notices=merged(notice for _, answers in answered for notice in answers.notices),
     )
