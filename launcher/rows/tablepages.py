@@ -27,7 +27,9 @@ from transforms.errors import ConnectionRefused
 from transforms.sinks.columns import LEDGER_TABLE
 from transforms.sinks.entries import publishers
 from transforms.sinks.names import PostgresTable, quoted, split_name
-from transforms.sources.postgres import declared_decimal, plain_cast
+from transforms.sources.postgres import select, shape, with_dimensions
+from transforms.sources.postgres_types import UNKNOWN, Column, columns_of, decimal_type
+from transforms.sources.reading import until_arrays_fit
 
 # Nobody waits longer for a page.
 TIMEOUT_S = 10
@@ -241,18 +243,28 @@ class _Postgres(_Reader):
             )
             if not _exists(cursor, target):
                 raise self._gone()
-            found = cursor.adbc_execute_schema(f"SELECT * FROM {target}")
-            columns = [_as_plain(field) for field in found]
-            # One row more tells whether it goes on.
-            cursor.execute(f"SELECT {', '.join(columns)} FROM {target} LIMIT {limit + 1} OFFSET {offset}")
-            rows, goes_on = _bounded(cursor.fetch_record_batch(), limit)
-            self._check_size(rows, offset)
-        arrays = [_storage(column) for column in rows.columns]
-        for at, field in enumerate(found):
-            digits = declared_decimal(field) if pa.types.is_string(arrays[at].type) else None
-            if digits is not None:
-                arrays[at] = _decimals(arrays[at], *digits)
-        return pa.Table.from_arrays(arrays, names=found.names), goes_on
+            statement = f"SELECT * FROM {target}"
+            found = cursor.adbc_execute_schema(statement)
+            columns = [
+                column.shaped(UNKNOWN) if column.dimensions else column
+                for column in columns_of(lambda asked: _fetch(cursor, asked), statement, found)
+            ]
+            page = f"{statement} LIMIT {limit + 1} OFFSET {offset}"
+            return until_arrays_fit(
+                lambda dimensions: self._page(cursor, page, with_dimensions(columns, dimensions), offset, limit)
+            )
+
+    def _page(self, cursor: dbapi.Cursor, statement: str, columns: list[Column], offset: int, limit: int) -> Rows:
+        """The rows of `statement`, of which one more than `limit` tells whether it goes on."""
+        cursor.execute(select(statement, columns, None))
+        rows, goes_on = _bounded(cursor.fetch_record_batch(), limit)
+        self._check_size(rows, offset)
+        batches = rows.combine_chunks().to_batches() or [pa.RecordBatch.from_pylist([], rows.schema)]
+        (arrays,) = [shape(batch, columns) for batch in batches]
+        for at, column in enumerate(columns):
+            if column.declared is not None:
+                arrays[at] = _decimals(arrays[at], *column.declared)
+        return pa.Table.from_arrays(arrays, names=[column.name for column in columns]), goes_on
 
     def _target(self, cursor: dbapi.Cursor) -> PostgresTable:
         name = split_name(self.table_name)
@@ -344,22 +356,10 @@ def _bounded(reader: pa.RecordBatchReader, limit: int, skip: int = 0) -> Rows:
     return pa.Table.from_batches(taken, reader.schema), goes_on
 
 
-def _as_plain(field: pa.Field) -> str:
-    name = quoted(field.name)
-    cast = plain_cast(field)
-    return name if cast is None else f"{name}::{cast} AS {name}"
-
-
-def _storage(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    if not isinstance(column.type, pa.BaseExtensionType):
-        return column
-    return pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
-
-
-def _decimals(digits: pa.ChunkedArray, precision: int, scale: int) -> pa.ChunkedArray:
+def _decimals(digits: pa.Array, precision: int, scale: int) -> pa.Array:
     """Decimal numbers by their digits; null for what is none (`NaN`)."""
     numbers = pc.if_else(pc.match_substring_regex(digits, "^-?[0-9.]+$"), digits, None)
-    return pc.cast(numbers, pa.decimal128(precision, scale))
+    return pc.cast(numbers, decimal_type(precision, scale))
 
 
 def _type_of(declared: str, seen: set[str]) -> pa.DataType:

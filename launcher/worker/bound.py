@@ -12,6 +12,7 @@ from predictors.feeding import check_features, feed
 from predictors.pool.inline import check_answer
 from predictors.python import PythonPredictor
 from predictors.recovery import text_of
+from transforms.marks import marked
 from transforms.sources.base import Source
 
 # Rows that show what a model answers.
@@ -74,7 +75,7 @@ def bind(
                 f"column {name!r} comes from the input and from the model; leave it out of output.columns, "
                 f"or rename it in the query"
             )
-    schema = pa.schema([*(columns.field(name).remove_metadata() for name in passthrough), *predicted])
+    schema = pa.schema([*(marked(columns.field(name)) for name in passthrough), *predicted])
     return Bound(predictor, source, read, passthrough, schema)
 
 

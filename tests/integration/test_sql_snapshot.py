@@ -1,21 +1,23 @@
 """Snapshots of queries to a real PostgreSQL; SQLite, which needs no server, has its tests among the unit tests."""
 
-import datetime as dt
+import json
 import math
+import re
 import subprocess
 import sys
 import time
+import uuid
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from tests.servers import Postgres
 from transforms.connection import Connection, ConnectionRefused
 from transforms.errors import InputError
+from transforms.marks import POSTGRES_TYPE
 from transforms.sources.reading import Session
 from transforms.sources.snapshot import SnapshotSource
 from transforms.sources.sql import count_rows, sample, snapshot
@@ -35,69 +37,6 @@ def read(connection: Connection, query: str, folder: Path) -> pa.Table:
     return pa.Table.from_batches(rows, source.schema)
 
 
-UTC = dt.UTC
-
-
-@pytest.mark.parametrize(
-    ("sql", "type_", "value"),
-    [
-        ("1::smallint", pa.int16(), 1),
-        ("1", pa.int32(), 1),
-        ("9223372036854775807", pa.int64(), 2**63 - 1),
-        ("1.5::real", pa.float32(), 1.5),
-        ("1.5::float8", pa.float64(), 1.5),
-        ("true", pa.bool_(), True),
-        ("'é'::text", pa.string(), "é"),
-        ("'x'::varchar(3)", pa.string(), "x"),
-        ("'\\x00ff'::bytea", pa.binary(), b"\0\xff"),
-        ("date '2026-02-28'", pa.date32(), dt.date(2026, 2, 28)),
-        ("timestamp '2026-02-28 10:00'", pa.timestamp("us"), dt.datetime(2026, 2, 28, 10)),
-        ("timestamptz '2026-02-28 10:00+02'", pa.timestamp("us", "UTC"), dt.datetime(2026, 2, 28, 8, tzinfo=UTC)),
-        ("time '10:00'", pa.time64("us"), dt.time(10)),
-        ("timetz '10:00+02'", pa.string(), "10:00:00+02"),
-        ("interval '1 day 2 hours'", pa.string(), "1 day 02:00:00"),
-        ("1.50::numeric(10, 2)", pa.decimal128(10, 2), Decimal("1.50")),
-        ("1.50::numeric", pa.decimal128(38, 2), Decimal("1.50")),
-        ("money '1234.5'", pa.decimal128(38, 2), Decimal("1234.50")),
-        ("'{\"a\":1}'::json", pa.string(), '{"a":1}'),
-        ("'{\"a\":1}'::jsonb", pa.string(), '{"a": 1}'),
-        ("'5ec6a741-4740-4669-adb6-de4824b00288'::uuid", pa.string(), "5ec6a741-4740-4669-adb6-de4824b00288"),
-        ("'3'::oid", pa.int64(), 3),
-        ("4000000000::oid", pa.int64(), 4_000_000_000),
-        ("inet '1.2.3.4'", pa.string(), "1.2.3.4/32"),
-        ("int4range(1, 3)", pa.string(), "[1,3)"),
-        ("'<a/>'::xml", pa.string(), "<a/>"),
-        ("row(1, 'a')", pa.string(), "(1,a)"),
-        ("NULL", pa.string(), None),
-        ("ARRAY[1, NULL]", pa.list_(pa.int32()), [1, None]),
-        ("ARRAY['a', 'b']", pa.list_(pa.string()), ["a", "b"]),
-        ("ARRAY[1.5::numeric]", pa.list_(pa.float64()), [1.5]),
-        ("ARRAY['{}'::json]", pa.list_(pa.string()), ["{}"]),
-        ("ARRAY[interval '1 day']", pa.list_(pa.string()), ["1 day"]),
-    ],
-)
-def test_every_type_arrives_plain_and_can_be_written(
-    shared: Connection, tmp_path: Path, sql: str, type_: pa.DataType, value: Any
-) -> None:
-    table = read(shared, f'SELECT {sql} AS "a ""b"', tmp_path / "s")
-
-    assert table.schema == pa.schema({'a "b': type_})
-    assert table.column(0).to_pylist() == [value]
-    pq.write_table(table, tmp_path / "out.parquet")
-    assert pq.read_table(tmp_path / "out.parquet").column(0).to_pylist() == [value]
-
-
-def test_an_enum_and_a_type_of_ones_own_arrive_as_text(database: str, tmp_path: Path, postgres: Postgres) -> None:
-    postgres.execute("CREATE TYPE mood AS ENUM ('calm', 'glad')", database)
-    postgres.execute("CREATE TYPE pair AS (x integer, y text)", database)
-    postgres.execute("CREATE DOMAIN age AS integer CHECK (VALUE > 0)", database)
-    query = "SELECT 'glad'::mood AS m, ARRAY['calm'::mood] AS ms, (1, 'a')::pair AS p, 5::age AS a"
-
-    table = read(Connection(database), query, tmp_path / "s")
-    assert table.to_pydict() == {"m": ["glad"], "ms": [["calm"]], "p": ["(1,a)"], "a": [5]}
-    assert table.schema.field("a").type == pa.int32()
-
-
 @pytest.mark.parametrize(
     ("values", "type_", "expected"),
     [
@@ -106,9 +45,17 @@ def test_an_enum_and_a_type_of_ones_own_arrive_as_text(database: str, tmp_path: 
         (["NULL"], pa.decimal128(38, 0), [None]),
         (["-" + "9" * 38], pa.decimal128(38, 0), [Decimal("-" + "9" * 38)]),
         (["9" * 20 + "." + "1" * 18], pa.decimal128(38, 18), [Decimal("9" * 20 + "." + "1" * 18)]),
-        (["1" * 39], pa.float64(), [float("1" * 39)]),
-        (["1" + "0" * 30, "0.123456789"], pa.float64(), [1e30, 0.123456789]),
+        (["1" * 39], pa.decimal256(76, 0), [Decimal("1" * 39)]),
+        (
+            ["1" + "0" * 30, "0.123456789"],
+            pa.decimal256(76, 9),
+            [Decimal("1" + "0" * 30 + "." + "0" * 9), Decimal("0.123456789")],
+        ),
+        (["-" + "9" * 70 + "." + "1" * 6], pa.decimal256(76, 6), [Decimal("-" + "9" * 70 + "." + "1" * 6)]),
+        (["1" * 70, "0.1234567"], pa.string(), ["1" * 70, "0.1234567"]),
+        (["9" * 131_072], pa.string(), ["9" * 131_072]),
         (["1", "'NaN'", "'Infinity'", "'-Infinity'"], pa.float64(), [1.0, math.nan, math.inf, -math.inf]),
+        (["12345678901234567890", "'NaN'"], pa.string(), ["12345678901234567890", "NaN"]),
     ],
     ids=[
         "largest scale",
@@ -118,7 +65,11 @@ def test_an_enum_and_a_type_of_ones_own_arrive_as_text(database: str, tmp_path: 
         "38 with scale",
         "39 digits",
         "38 are too few",
+        "76 digits",
+        "76 are too few",
+        "131072 digits",
         "not finite",
+        "not finite among many digits",
     ],
 )
 def test_a_numeric_without_scale_gets_the_one_that_its_digits_need(
@@ -139,6 +90,9 @@ def test_a_declared_numeric_that_holds_nan_is_a_float(shared: Connection, tmp_pa
     assert column.type == pa.float64()
     assert column[0].as_py() == 1.0
     assert math.isnan(column[99_999].as_py())
+    assert [str(notice) for notice in sample(shared, "SELECT 'NaN'::numeric(10, 2) AS x", 1).notices] == [
+        "input.query: column 'x' is read as double: it holds NaN or infinity, which no decimal can hold"
+    ]
 
 
 def test_a_declared_numeric_has_its_type_whatever_it_holds(shared: Connection, tmp_path: Path) -> None:
@@ -157,6 +111,120 @@ def test_an_infinite_time_is_refused_not_bent(shared: Connection, tmp_path: Path
 @pytest.mark.parametrize("value", ["4712-01-01 BC", "0001-01-01", "9999-12-31"])
 def test_an_old_or_late_time_is_not_taken_for_infinite(shared: Connection, tmp_path: Path, value: str) -> None:
     assert read(shared, f"SELECT date '{value}' AS d, timestamp '{value}' AS t", tmp_path).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("sql", "reason"),
+    [
+        ("time '24:00'", "column 'x' holds 24:00, .*x::text"),
+        ("ARRAY[time '24:00']", "column 'x' holds 24:00"),
+        ("'{2020-01-01,infinity}'::date[]", "column 'x' holds infinity"),
+        ("'{{-infinity}}'::timestamptz[]", "column 'x' holds infinity"),
+        ("timestamp '294276-12-31'", "column 'x' holds infinity, or a time beyond what Arrow can hold"),
+    ],
+)
+def test_a_value_that_arrow_has_not_is_refused_by_the_columns_name(
+    shared: Connection, tmp_path: Path, sql: str, reason: str
+) -> None:
+    with pytest.raises(InputError, match=reason):
+        read(shared, f"SELECT 1 AS a, {sql} AS x", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "type_", "expected"),
+    [
+        (["{{1,2},{3,4}}", "{{5,NULL}}", "{}", None], pa.list_(pa.list_(pa.float64())), ...),
+        (["{}", "{{{1}},{{2}}}"], pa.list_(pa.list_(pa.list_(pa.float64()))), ...),
+        ([None, "{{1,2},{3,4}}", "{5}"], pa.string(), ...),
+        (["{5}", "{{1,2},{3,4}}"], pa.string(), ...),
+        (["{{1}}", "{{{2}}}"], pa.string(), ...),
+        (["{5}", "[0:1]={1,2}"], pa.string(), ...),
+        (["{5}", "[-2:-1]={1,2.5}"], pa.string(), ...),
+        (["[7:7]={1}", "{5,NULL}"], pa.string(), ...),
+        (["[1:1][2:2]={{1}}"], pa.string(), ...),
+    ],
+    ids=[
+        "two dimensions",
+        "three dimensions",
+        "two, then one",
+        "one, then two",
+        "two, then three",
+        "from 0",
+        "from -2",
+        "from 7",
+        "inner from 2",
+    ],
+)
+def test_arrays_keep_their_dimensions_as_lists_or_as_text(
+    shared: Connection, tmp_path: Path, rows: list[str | None], type_: pa.DataType, expected: Any
+) -> None:
+    values = ", ".join(f"({at}, {'NULL' if row is None else repr(row)}::float8[])" for at, row in enumerate(rows))
+    query = f"SELECT i, m, ARRAY[i] AS other FROM (VALUES {values}) v(i, m) ORDER BY i"
+    if pa.types.is_string(type_):
+        expected = rows
+    else:
+        expected = [None if row is None else json.loads(row.translate(AS_JSON).replace("NULL", "null")) for row in rows]
+
+    table = read(shared, query, tmp_path)
+    assert table["m"].type == type_
+    assert table["m"].to_pylist() == expected
+    assert table["other"].to_pylist() == [[at] for at in range(len(rows))]
+    assert table.schema.field("m").metadata == {POSTGRES_TYPE: b"double precision[]"}
+    first = sample(shared, query, 10)
+    assert first.rows.to_pydict() == table.to_pydict()
+    assert [notice.code for notice in first.notices] == ["read_as"] * pa.types.is_string(type_)
+
+
+AS_JSON = str.maketrans("{}", "[]")
+
+
+def test_an_array_that_differs_late_is_found_and_all_rows_are_kept(shared: Connection, tmp_path: Path) -> None:
+    query = """
+        SELECT i, CASE WHEN i = 150000 THEN ARRAY[[i]] ELSE ARRAY[i] END AS m, ARRAY[[i, i]] AS n
+        FROM generate_series(1, 150000) i ORDER BY i
+    """
+
+    table = read(shared, query, tmp_path)
+    assert table.num_rows == 150_000
+    assert table["m"][0].as_py() == "{1}"
+    assert table["m"][149_999].as_py() == "{{150000}}"
+    assert table["n"][149_999].as_py() == [[150_000, 150_000]]
+
+
+@pytest.mark.parametrize(
+    ("value", "type_"),
+    [
+        ("ARRAY[[1.5, 2.25], [3, NULL]]", pa.list_(pa.list_(pa.decimal128(38, 2)))),
+        ("ARRAY[12345678901234567890.5, 'NaN']", pa.list_(pa.string())),
+        ("ARRAY[1.5, 'NaN']", pa.list_(pa.float64())),
+        ("ARRAY[1e50]", pa.list_(pa.decimal256(76, 0))),
+    ],
+)
+def test_numbers_in_arrays_keep_their_digits(
+    shared: Connection, tmp_path: Path, value: str, type_: pa.DataType
+) -> None:
+    table = read(shared, f"SELECT {value}::numeric[] AS x, ({value}::numeric[])::text AS said", tmp_path)
+
+    assert table["x"].type == type_
+    found = str(table["x"][0].as_py()).replace("Decimal('", "").replace("')", "").replace("None", "NULL")
+    numbers = re.findall(r"[\d.]+|NaN|NULL", found.replace("nan", "NaN"))
+    said = re.findall(r"[\d.]+|NaN|NULL", table["said"][0].as_py())
+    assert [n if n in ("NaN", "NULL") else Decimal(n) for n in numbers] == [
+        n if n in ("NaN", "NULL") else Decimal(n) for n in said
+    ]
+
+
+def test_text_that_is_not_utf8_is_refused_by_the_columns_name(postgres: Postgres, tmp_path: Path) -> None:
+    name = f"ascii_{uuid.uuid4().hex}"
+    postgres.execute(f"CREATE DATABASE {name} ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'")
+    connection = Connection(postgres.uri.rpartition("/")[0] + "/" + name)
+    query = "SELECT 1 AS a, {} AS x FROM (VALUES (convert_from('\\xe9', 'SQL_ASCII'))) v(t)"
+
+    with pytest.raises(InputError, match=r"column 'x' holds text that is not UTF-8; .*convert_to\(x, 'SQL_ASCII'\)"):
+        read(connection, query.format("t"), tmp_path)
+    with pytest.raises(InputError, match="column 'x' holds text that is not UTF-8"):
+        read(connection, query.format("ARRAY[t]"), tmp_path)
+    assert read(connection, query.format("convert_to(t, 'SQL_ASCII')"), tmp_path)["x"].to_pylist() == [b"\xe9"]
 
 
 def test_no_rows_are_a_snapshot_with_all_columns(shared: Connection, tmp_path: Path) -> None:

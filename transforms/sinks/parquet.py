@@ -14,6 +14,7 @@ from transforms.batches import ScoredSpan, Split
 from transforms.counts import Counts
 from transforms.errors import OutputError
 from transforms.ledger import FileLedger, Note, note_of, parts_of, write_durably
+from transforms.marks import unmarked
 from transforms.sinks.base import Manifest
 from transforms.sinks.folder import PublishedFolder
 from transforms.sinks.mode import Mode, check_appends_to
@@ -208,6 +209,7 @@ def _difference(found: pa.Schema, schema: pa.Schema) -> str | None:
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write one file. Only text is dictionary-encoded: of numbers the attempt costs time and rarely saves space."""
     text = [field.name for field in table.schema if _is_text(field.type)]
+    table = unmarked(table)
     with pq.ParquetWriter(path, table.schema, use_dictionary=text or False) as writer:
         writer.write_table(table, row_group_size=_GROUP_ROWS)
 

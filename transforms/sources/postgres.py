@@ -1,112 +1,170 @@
-"""A query's result from PostgreSQL, as plain Arrow.
-
-The driver reads by COPY in binary form. Types that it does not know it passes on as the bytes of that form, wrapped in
-an extension type; those the server is asked to turn into text, which it can do with any type.
-"""
+"""A query's result from PostgreSQL, as plain Arrow."""
 
 import json
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from transforms.connection import set_postgres
 from transforms.errors import InputError
-from transforms.sources.reading import Result, Session, check_columns
+from transforms.marks import POSTGRES_TYPE
+from transforms.sources.postgres_arrays import dimensions_of, fitting, items_of, list_type, nested
+from transforms.sources.postgres_types import UNKNOWN, Column, columns_of
+from transforms.sources.reading import ArraysDiffer, Result, Session, check_columns, read_as
 
-# Types that the driver passes on as numbers that mean something else: cents, and a wrapped 32-bit number.
-_MISREAD = {"money": "numeric", "oid": "bigint"}
 # The first day that PostgreSQL knows, 4713 BC, in days from 1970. The driver reads both infinities as earlier ones.
 _FIRST_DAY = -2_440_588
 _FIRST_MICROSECOND = _FIRST_DAY * 86_400_000_000
+_LAST_OF_DAY = 86_400_000_000 - 1
+# What the driver says of a value that it does not know how to read, and the server of text that UTF-8 does not have.
+_UNREAD = "ReadRecord failed"
+_NOT_UTF8 = ("invalid byte sequence for encoding", "has no equivalent in encoding")
+# EXPLAIN cannot stand within COPY.
+_PLAIN = {"adbc.postgresql.use_copy": "false"}
+# What a session may have set, and what text has to be written with so that every session reads the same value from it.
+_SETTINGS = {"datestyle": "ISO", "intervalstyle": "postgres", "extra_float_digits": "1", "bytea_output": "hex"}
 
 
-def read_postgres(session: Session, statement: str, limit: int | None) -> Result:
+def read_postgres(session: Session, statement: str, limit: int | None, dimensions: Mapping[str, int]) -> Result:
     """Prepare to read `statement`, or its first `limit` rows.
 
     Types are those of the columns: NUMERIC comes as the text of its digits (`Result.decimals`), JSON, UUID and all that
-    Arrow has no plain type for as string. Counts are the planner's estimates.
+    Arrow has no plain type for as string, under a field that says which type it was. Counts are the planner's
+    estimates.
+
+    Args:
+        dimensions: how many dimensions the arrays of a column have, where that is known not to be 1; 0: the column is
+            to be read as text; `UNKNOWN`: some of its arrays may be of those that the driver does not read.
 
     Raises:
         InputError: the database refuses the statement.
+        ArraysDiffer: (from the batches) arrays have other dimensions.
     """
     found = session.schema(statement)
     check_columns(found.names)
-    casts = {field.name: cast for field in found if (cast := plain_cast(field)) is not None}
-    statement = _select(statement, found.names, casts, limit)
-    found = session.schema(statement)
-    schema = pa.schema([pa.field(field.name, _storage(field.type)) for field in found])
-    decimals = {field.name: declared_decimal(field) for field in found if _is_numeric(field.type)}
-    # EXPLAIN cannot stand within COPY.
-    ((explained,),) = session.fetch("EXPLAIN (FORMAT JSON) " + statement, **{"adbc.postgresql.use_copy": "false"})
+    columns = with_dimensions(columns_of(session.fetch, statement, found), dimensions)
+    if not all(column.is_settled for column in columns):
+        session.fetch(set_postgres(for_session=False, **_SETTINGS))
+    statement = select(statement, columns, limit)
+    schema = _schema(session.schema(statement), columns)
+    decimals = {column.name: column.declared for column in columns if column.is_decimal}
+    ((explained,),) = session.fetch("EXPLAIN (FORMAT JSON) " + statement, **_PLAIN)
     plan = json.loads(explained)[0]["Plan"]
     rows = int(plan["Plan Rows"])
-    return Result(schema, rows, rows * int(plan["Plan Width"]), _batches(session, statement, schema), decimals)
+    size = rows * int(plan["Plan Width"])
+    notices = tuple(
+        read_as(column.name, "text", "its arrays have several numbers of dimensions, or do not count from 1")
+        for column in columns
+        if column.dimensions == 0
+    )
+    return Result(schema, rows, size, _batches(session, statement, schema, columns), decimals, notices)
 
 
-def _batches(session: Session, statement: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
-    for batch in session.stream(statement):
-        arrays = [column.storage if isinstance(column, pa.ExtensionArray) else column for column in batch.columns]
-        for name, array in zip(schema.names, arrays, strict=True):
-            _check_finite(name, array)
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+def with_dimensions(columns: Sequence[Column], dimensions: Mapping[str, int]) -> list[Column]:
+    """`columns`, given how many dimensions the arrays of some have, as `read_postgres` takes it."""
+    return [
+        column.shaped(dimensions[column.name]) if column.dimensions and column.name in dimensions else column
+        for column in columns
+    ]
 
 
-def _select(statement: str, names: list[str], casts: dict[str, str], limit: int | None) -> str:
-    if not casts and limit is None:
+def select(statement: str, columns: Sequence[Column], limit: int | None) -> str:
+    """The statement with its columns as they are read, the dimensions of arrays behind them."""
+    arrays = [dimensions_of(column.name) for column in columns if column.dimensions]
+    if not arrays and limit is None and not any(column.casts or column.is_sliced for column in columns):
         return statement
-    columns = []
-    for name in names:
-        quoted = '"' + name.replace('"', '""') + '"'
-        columns.append(f"{quoted}::{casts[name]} AS {quoted}" if name in casts else quoted)
-    text = f"SELECT {', '.join(columns)} FROM (\n{statement}\n) AS penstock_query"
+    selected = ", ".join([*(column.expression() for column in columns), *arrays])
+    text = f"SELECT {selected} FROM (\n{statement}\n) AS penstock_query"
     return text if limit is None else f"{text} LIMIT {limit}"
 
 
-def plain_cast(field: pa.Field) -> str | None:
-    """What the server has to turn a column into, so that it arrives as what it is; None when it does anyway."""
-    named = (field.metadata or {}).get(b"POSTGRESQL:type", b"").decode()
-    if named in _MISREAD:
-        return _MISREAD[named]
-    if pa.types.is_list(field.type):
-        item = field.type.value_type
-        if _is_numeric(item):
-            return "double precision[]"
-        return None if named.removeprefix("_") not in _MISREAD and _is_plain(item) else "text[]"
-    return None if _is_plain(field.type) or _is_json(field.type) or _is_numeric(field.type) else "text"
+def _schema(found: pa.Schema, columns: Sequence[Column]) -> pa.Schema:
+    fields = []
+    for column, field in zip(columns, found, strict=False):
+        type_ = field.type
+        if column.dimensions:
+            type_ = list_type(type_.value_type, column.dimensions)
+        is_plain = column.dimensions == 1 and not column.casts
+        metadata = None if is_plain or column.sql_type is None else {POSTGRES_TYPE: column.sql_type}
+        fields.append(pa.field(column.name, type_, metadata=metadata))
+    return pa.schema(fields)
 
 
-def _is_plain(type_: pa.DataType) -> bool:
-    """Whether every writer knows the type."""
-    extended = isinstance(type_, pa.BaseExtensionType)
-    return not (extended or pa.types.is_nested(type_) or pa.types.is_interval(type_))
+def _batches(
+    session: Session, statement: str, schema: pa.Schema, columns: Sequence[Column]
+) -> Generator[pa.RecordBatch]:
+    try:
+        for batch in session.stream(statement):
+            arrays = shape(batch, columns)
+            for field, array in zip(schema, arrays, strict=True):
+                _check_time(field.name, items_of(array))
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+    except InputError as error:
+        reason = str(error.__cause__)
+        untried = [column.name for column in columns if column.dimensions and not column.is_sliced]
+        if _UNREAD in reason and "lower bound" in reason and untried:
+            raise ArraysDiffer(dict.fromkeys(untried, UNKNOWN)) from error
+        raise _with_columns(error, reason, schema) from error
 
 
-def _is_json(type_: pa.DataType) -> bool:
-    return isinstance(type_, pa.BaseExtensionType) and type_.extension_name == "arrow.json"
+def _with_columns(error: InputError, reason: str, schema: pa.Schema) -> InputError:
+    """An error of reading rows, with the columns that it may come from where neither server nor driver names one."""
+    texts = [field.name for field in schema if pa.types.is_string(_items(field.type))]
+    if any(words in reason for words in _NOT_UTF8) and texts:
+        return InputError(
+            f"{error}: column {_either(texts)} holds text that is not UTF-8; read it as bytes, by "
+            f"convert_to({texts[0]}, 'SQL_ASCII')"
+        )
+    if _UNREAD in reason:
+        return InputError(
+            f"{error}: column {_either(schema.names)} holds a value that the driver cannot read; cast it in the query, "
+            f"as by {schema.names[0]}::text"
+        )
+    return error
 
 
-def _is_numeric(type_: pa.DataType) -> bool:
-    return isinstance(type_, pa.OpaqueType) and type_.type_name == "numeric"
+def _either(names: Sequence[str]) -> str:
+    return " or ".join(map(repr, names))
 
 
-def _storage(type_: pa.DataType) -> pa.DataType:
-    return type_.storage_type if isinstance(type_, pa.BaseExtensionType) else type_
+def _items(type_: pa.DataType) -> pa.DataType:
+    while pa.types.is_list(type_):
+        type_ = type_.value_type
+    return type_
 
 
-def declared_decimal(field: pa.Field) -> tuple[int, int] | None:
-    """Precision and scale of NUMERIC(p, s), where a decimal128 can have them.
+def shape(batch: pa.RecordBatch, columns: Sequence[Column]) -> list[pa.Array]:
+    """The columns of `batch`, arrays as lists of as many dimensions as they have.
 
-    The type modifier is PostgreSQL's (numeric.c): 4 more than the precision in the upper half and the scale, signed, in
-    the lower 11 bits.
+    Raises:
+        ArraysDiffer: they have other dimensions than is thought.
     """
-    modifier = int((field.metadata or {}).get(b"POSTGRESQL:typmod", b"-1"))
-    if modifier < 4:
-        return None
-    precision, scale = (modifier - 4) >> 16 & 0xFFFF, (((modifier - 4) & 0x7FF) ^ 0x400) - 0x400
-    return (precision, scale) if 0 <= scale <= precision <= 38 else None
+    arrays, differ = list(batch.columns[: len(columns)]), {}
+    dimensions = iter(batch.columns[len(columns) :])
+    for number, column in enumerate(columns):
+        if not column.dimensions:
+            continue
+        own, depth = next(dimensions), column.dimensions
+        fits = fitting(arrays[number], own, depth)
+        if fits != depth:
+            differ[column.name] = fits
+        elif depth > 1:
+            arrays[number] = nested(arrays[number], own, depth)
+    if differ:
+        raise ArraysDiffer(differ)
+    return arrays
 
 
-def _check_finite(name: str, array: pa.Array) -> None:
+def _check_time(name: str, array: pa.Array) -> None:
+    if pa.types.is_time64(array.type):
+        latest = pc.max(array.view(pa.int64())).as_py()
+        if latest is not None and latest > _LAST_OF_DAY:
+            raise InputError(
+                f"input.query: column {name!r} holds 24:00, which is no time of a day in Arrow; "
+                f"cast it in the query, as by {name}::text or {name}::interval"
+            )
+        return
     if pa.types.is_date32(array.type):
         first, least = _FIRST_DAY, pc.min(array.view(pa.int32())).as_py()
     elif pa.types.is_timestamp(array.type):

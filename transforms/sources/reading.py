@@ -1,15 +1,18 @@
 """A query that is being read: the transaction it runs in, and what is known of its result before the rows come."""
 
 import contextlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import pyarrow as pa
 from adbc_driver_manager import dbapi
 
+from predictors.notices import Notice
 from transforms.connection import CONNECT_TIMEOUT_S, Connection
 from transforms.errors import InputError
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -21,8 +24,9 @@ class Result:
         rows: how many there are, or how many the database expects; None when that was not asked.
         size_bytes: the same for their size.
         batches: the rows, laid out as `schema`; they come from the database as they are asked for.
-        decimals: columns of `schema` that hold the digits of decimal numbers as text, or `nan`, `inf`, `-inf`; with
-            their declared precision and scale, where there are such.
+        decimals: columns of `schema` that hold the digits of decimal numbers as text, or `NaN`, `Infinity`,
+            `-Infinity`, or lists of such; with their declared precision and scale, where there are such.
+        notices: what is read as another type than a person would expect.
     """
 
     schema: pa.Schema
@@ -30,6 +34,33 @@ class Result:
     size_bytes: int | None
     batches: Generator[pa.RecordBatch]
     decimals: dict[str, tuple[int, int] | None] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+
+
+class ArraysDiffer(Exception):
+    """Arrays have other dimensions than they were thought to have: the query has to be read anew, by `dimensions`.
+
+    Args:
+        dimensions: of columns, as `read_postgres` takes them.
+    """
+
+    def __init__(self, dimensions: Mapping[str, int]) -> None:
+        super().__init__(dimensions)
+        self.dimensions = dimensions
+
+
+def until_arrays_fit(read: Callable[[Mapping[str, int]], _T]) -> _T:
+    """Read a query, and anew, by itself and with nothing kept, once its arrays are found to have several dimensions.
+
+    Nothing but their values says how many they have; nearly all have one.
+    """
+    dimensions: dict[str, int] = {}
+    while True:
+        try:
+            return read(dimensions)
+        except ArraysDiffer as differ:
+            # Arrays that had to have another number than 1 and have yet another have no common one.
+            dimensions |= {name: 0 if name in dimensions else depth for name, depth in differ.dimensions.items()}
 
 
 class Session:
@@ -122,3 +153,22 @@ def check_columns(names: Sequence[str], same: Sequence[str] | None = None) -> No
         if key in seen:
             raise InputError(f"input.query gives two columns named {name!r}; rename one with AS")
         seen.add(key)
+
+
+def check_text(name: str, array: pa.Array, remedy: str) -> None:
+    """Demand that text is UTF-8.
+
+    Raises:
+        InputError: names the column.
+    """
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InputError(
+            f"input.query: column {name!r} holds text that is not UTF-8; read it as bytes, by {remedy}"
+        ) from error
+
+
+def read_as(name: str, type_: str, reason: str) -> Notice:
+    """Say that a column is read as another type than a person would expect, and why."""
+    return Notice("read_as", f"input.query: column {name!r} is read as {type_}: {reason}")

@@ -14,12 +14,13 @@ import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
+from predictors.notices import Notice
 from transforms.batches import Batch, Split
 from transforms.errors import InputChanged, InputError
 from transforms.ledger import fsync_folder, write_durably
@@ -57,6 +58,7 @@ class SnapshotSource:
         schema: the columns as they are read.
         span_rows: length of every record batch but the last of a file, and of the spans that are planned.
         files: in the order of the rows.
+        notices: what reading the query found worth a word; empty once the snapshot is opened again.
     """
 
     folder: str
@@ -64,6 +66,7 @@ class SnapshotSource:
     schema: pa.Schema
     span_rows: int
     files: tuple[SnapshotFile, ...]
+    notices: tuple[Notice, ...] = field(default=(), compare=False)
 
     @classmethod
     def open(cls, folder: Path) -> "SnapshotSource":
@@ -217,11 +220,12 @@ class SnapshotWriter:
             self._write(self._span_rows)
         return self.rows > before
 
-    def finish(self, schema: pa.Schema) -> SnapshotSource:
+    def finish(self, schema: pa.Schema, notices: tuple[Notice, ...] = ()) -> SnapshotSource:
         """Write what is held and make the snapshot last, and known.
 
         Args:
             schema: the columns as they are to be read: same names, in the same order.
+            notices: what reading them found worth a word.
 
         Raises:
             InputError: the disk is full.
@@ -241,7 +245,7 @@ class SnapshotWriter:
             "files": [asdict(file) for file in self._files],
         }
         write_durably(self._folder / _INDEX, json.dumps(values).encode())
-        return SnapshotSource(str(self._folder), self._id, schema, self._span_rows, tuple(self._files))
+        return SnapshotSource(str(self._folder), self._id, schema, self._span_rows, tuple(self._files), notices)
 
     def _fix_span(self) -> None:
         self._span_rows = span_rows(self._batch_size, self._held_bytes / max(self._held_rows, 1))

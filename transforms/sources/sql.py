@@ -7,21 +7,21 @@ import queue
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from predictors.notices import Notice
 from transforms.connection import Connection
 from transforms.errors import InputError
 from transforms.sources.counting import count_rows
+from transforms.sources.decimals import Decimals
 from transforms.sources.postgres import read_postgres
 from transforms.sources.query import bare, check_query, reads_table, tables_read
-from transforms.sources.reading import Result, Session
+from transforms.sources.reading import Result, Session, until_arrays_fit
 from transforms.sources.snapshot import RESERVE_BYTES, SnapshotSource, SnapshotWriter, mebibytes
 from transforms.sources.sqlite import read_sqlite
 
@@ -44,8 +44,8 @@ def snapshot(
 ) -> SnapshotSource:
     """Run `query` once and keep its rows in `folder`, where they read the same each time.
 
-    Types are those of the columns, never guessed from the first rows: see `read_postgres` and `read_sqlite`. A decimal
-    without a declared scale gets the largest that occurs; one too long for 38 digits, or not finite, is float64.
+    Types are those of the columns, never guessed from the first rows: see `read_postgres`, `read_sqlite` and
+    `Decimals`.
 
     Args:
         folder: made when it is missing; an earlier snapshot in it is removed. On an error nothing is left in it.
@@ -57,16 +57,20 @@ def snapshot(
         InputError: the query is no single SELECT, fails, or its result does not fit on the disk.
     """
     check_query(query, connection.dialect)
-    with SnapshotWriter(folder, batch_size) as writer, _Ahead(connection, query) as ahead:
-        result = ahead.result()
-        _check_room(folder, result)
-        on_progress(0, result.rows)
-        decimals = _Decimals(result)
-        for batch in ahead:
-            decimals.look(batch)
-            if writer.add(batch):
-                on_progress(writer.rows, result.rows)
-        source = writer.finish(decimals.schema())
+
+    def written(dimensions: Mapping[str, int]) -> SnapshotSource:
+        with SnapshotWriter(folder, batch_size) as writer, _Ahead(connection, query, dimensions) as ahead:
+            result = ahead.result()
+            _check_room(folder, result)
+            on_progress(0, result.rows)
+            decimals = Decimals(result)
+            for batch in ahead:
+                decimals.look(batch)
+                if writer.add(batch):
+                    on_progress(writer.rows, result.rows)
+            return writer.finish(decimals.schema(), (*result.notices, *decimals.notices()))
+
+    source = until_arrays_fit(written)
     on_progress(source.rows, source.rows)
     return source
 
@@ -80,12 +84,14 @@ class FirstRows:
         total: rows of the whole result, where reading the first told them; None where it did not.
         prepare_s: seconds until the rows were asked for; with SQLite all rows are looked at in this time.
         read_s: seconds from then on until the last of them was there.
+        notices: what is read as another type than a person would expect, as far as these rows tell.
     """
 
     rows: pa.Table
     total: int | None
     prepare_s: float
     read_s: float
+    notices: tuple[Notice, ...] = ()
 
 
 def sample(connection: Connection, query: str, rows: int) -> FirstRows:
@@ -97,24 +103,30 @@ def sample(connection: Connection, query: str, rows: int) -> FirstRows:
         ConnectionRefused, InputError: as `snapshot`.
     """
     check_query(query, connection.dialect)
+    return until_arrays_fit(lambda dimensions: _sample(connection, query, rows, dimensions))
+
+
+def _sample(connection: Connection, query: str, rows: int, dimensions: Mapping[str, int]) -> FirstRows:
     began = time.perf_counter()
     with Session(connection) as session:
-        result = _read(session, query, limit=rows)
+        result = _read(session, query, dimensions, limit=rows)
         prepared = time.perf_counter()
-        decimals = _Decimals(result)
+        decimals = Decimals(result)
         batches = list(result.batches)
         read = time.perf_counter()
     for batch in batches:
         decimals.look(batch)
     table = pa.Table.from_batches(batches, result.schema).cast(decimals.schema())
     total = result.rows if connection.dialect == "sqlite" else None
-    return FirstRows(table, total, prepared - began, read - prepared)
+    notices = (*result.notices, *decimals.notices())
+    return FirstRows(table, total, prepared - began, read - prepared, notices)
 
 
-def _read(session: Session, query: str, limit: int | None = None) -> Result:
-    dialect = session.connection.dialect
-    read = read_postgres if dialect == "postgres" else read_sqlite
-    return read(session, bare(query, dialect), limit)
+def _read(session: Session, query: str, dimensions: Mapping[str, int], limit: int | None = None) -> Result:
+    statement = bare(query, session.connection.dialect)
+    if session.connection.dialect == "postgres":
+        return read_postgres(session, statement, limit, dimensions)
+    return read_sqlite(session, statement, limit)
 
 
 def _check_room(folder: Path, result: Result) -> None:
@@ -127,56 +139,12 @@ def _check_room(folder: Path, result: Result) -> None:
         )
 
 
-class _Decimals:
-    """Finds the types of a result's decimal columns while their digits pass by."""
-
-    def __init__(self, result: Result) -> None:
-        self._schema = result.schema
-        self._declared = result.decimals
-        self._whole = dict.fromkeys(result.decimals, 1)
-        self._scale = dict.fromkeys(result.decimals, 0)
-        self._not_finite: set[str] = set()
-
-    def look(self, rows: pa.RecordBatch) -> None:
-        """Take note of the digits in `rows`."""
-        for name, declared in self._declared.items():
-            digits = rows.column(name)
-            if name in self._not_finite or digits.null_count == len(digits):
-                continue
-            if _has_letters(digits):
-                self._not_finite.add(name)
-            elif declared is None:
-                length, point = pc.binary_length(digits), pc.find_substring(digits, ".")
-                whole = pc.if_else(pc.less(point, 0), length, point)
-                signed = pc.starts_with(digits, "-")
-                scale = pc.max(pc.subtract(length, whole)).as_py() - 1
-                self._scale[name] = max(self._scale[name], scale)
-                self._whole[name] = max(self._whole[name], pc.max(pc.subtract(whole, signed.cast(pa.int32()))).as_py())
-
-    def schema(self) -> pa.Schema:
-        """The schema of the result, given all rows looked at."""
-        return pa.schema([field.with_type(self._type(field)) for field in self._schema])
-
-    def _type(self, field: pa.Field) -> pa.DataType:
-        name = field.name
-        if name not in self._declared:
-            return field.type
-        if name in self._not_finite or self._whole[name] + self._scale[name] > 38:
-            return pa.float64()
-        return pa.decimal128(*(self._declared[name] or (38, self._scale[name])))
-
-
-def _has_letters(digits: pa.StringArray) -> bool:
-    """Whether `nan` or `inf` is among the digits: letters come behind them, and behind point and sign, in ASCII."""
-    data = digits.buffers()[2]
-    return data is not None and data.size > 0 and int(np.frombuffer(data, dtype=np.uint8).max()) > ord("9")
-
-
 class _Ahead(Iterator[pa.RecordBatch]):
     """The rows of a query, read by a thread that is a few batches ahead of whoever takes them."""
 
-    def __init__(self, connection: Connection, query: str) -> None:
+    def __init__(self, connection: Connection, query: str, dimensions: Mapping[str, int]) -> None:
         self._query = query
+        self._dimensions = dimensions
         self._session = Session(connection)
         self._wanted = threading.Event()
         self._closed = threading.Event()
@@ -211,7 +179,7 @@ class _Ahead(Iterator[pa.RecordBatch]):
     def _run(self) -> None:
         try:
             with self._session:
-                result = _read(self._session, self._query)
+                result = _read(self._session, self._query, self._dimensions)
                 self._put(result)
                 while not self._wanted.wait(_POLL_S):
                     if self._closed.is_set():
