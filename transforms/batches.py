@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
+
+from predictors.notices import Notice
 
 
 @dataclass(frozen=True)
@@ -101,17 +104,31 @@ class ScoredSpan:
         rows: passthrough columns and predictions of the rows that were scored, in order.
         rejected: the others, or None when every row was scored.
         skipped: rows that the job's `where` dropped before scoring.
+        notices: what reading and scoring them found worth a word.
+        at: int32 offsets of `rows` within the span, ascending; None where none is skipped: then they are those that
+            were not rejected.
     """
 
     span: Span
     rows: pa.RecordBatch
     rejected: Rejected | None = None
     skipped: int = 0
+    notices: tuple[Notice, ...] = ()
+    at: pa.Int32Array | None = None
 
     @property
     def rejected_rows(self) -> int:
         """Number of rejected rows."""
         return 0 if self.rejected is None else len(self.rejected.at)
+
+    def offsets(self) -> pa.Int32Array:
+        """Where within the span each of `rows` was."""
+        if self.at is not None:
+            return self.at
+        scored = np.ones(self.span.rows, bool)
+        if self.rejected is not None:
+            scored[self.rejected.at.to_numpy()] = False
+        return pa.array(np.flatnonzero(scored), pa.int32())
 
     @property
     def size_bytes(self) -> int:
@@ -200,11 +217,12 @@ class ScoredSpanCoder(beam.coders.Coder):
     """`ScoredSpan` as Arrow IPC."""
 
     def encode(self, value: ScoredSpan) -> bytes:
-        batches = [value.rows]
+        extra = [] if value.at is None else [value.at]
+        batches = [_with_column(value.rows, extra)]
         if value.rejected is not None:
             rejected = value.rejected
             batches.append(_with_column(rejected.rows, [rejected.at, rejected.error_type, rejected.error]))
-        return _pack({**_span_header(value.span), "skipped": value.skipped}, batches)
+        return _pack({**_span_header(value.span), "skipped": value.skipped, "extra": len(extra)}, batches)
 
     def decode(self, encoded: bytes) -> ScoredSpan:
         header, (rows, *rest) = _unpack(encoded)
@@ -212,7 +230,8 @@ class ScoredSpanCoder(beam.coders.Coder):
         if rest:
             as_read, (at, error_type, error) = _without_columns(rest[0], 3)
             rejected = Rejected(as_read, at, error_type, error)
-        return ScoredSpan(_span(header), rows, rejected, header["skipped"])
+        rows, extra = _without_columns(rows, header["extra"])
+        return ScoredSpan(_span(header), rows, rejected, header["skipped"], at=extra[0] if extra else None)
 
     def estimate_size(self, value: ScoredSpan) -> int:
         return int(value.size_bytes)

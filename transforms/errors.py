@@ -6,10 +6,14 @@ PipelineError
 │   └── InputChanged   a file is not the one that was planned     -> the job fails, naming it
 ├── ScoringFailed      the model failed, and not of its rows      -> the job fails, staged rows are kept
 ├── OutputError        the destination refuses                    -> the job fails, the old result stays
+│   └── RowsRefused    some rows, not their neighbours            -> rejects, the others are staged again
 ├── LedgerError        the notes contradict the plan (a bug)      -> the job fails without publishing
 ├── TooManyRejects     over `max_reject_ratio`                    -> staged rows are kept for `penstock resume`
 └── Cancelled          the job was told to stop before publishing -> staged spans are kept
 """
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 class PipelineError(Exception):
@@ -34,6 +38,37 @@ class ScoringFailed(PipelineError):
 
 class OutputError(PipelineError):
     """The destination cannot be written as asked."""
+
+
+@dataclass(frozen=True)
+class RefusedRow:
+    """A row that the destination does not take.
+
+    Args:
+        span: index of its span among those that were to be staged.
+        row: its index among the scored rows of the span.
+        error_type, reason: for the rejects.
+    """
+
+    span: int
+    row: int
+    error_type: str
+    reason: str
+
+
+class RowsRefused(OutputError):
+    """The destination does not take some rows; nothing was staged.
+
+    Args:
+        rows: at least one, none twice.
+    """
+
+    def __init__(self, rows: Sequence[RefusedRow]) -> None:
+        super().__init__(tuple(rows))
+        self.rows = tuple(rows)
+
+    def __str__(self) -> str:
+        return f"{len(self.rows)} rows were refused, the first: {self.rows[0].reason}"
 
 
 class LedgerError(PipelineError):

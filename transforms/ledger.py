@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from predictors.bounds import Bounds
+from predictors.notices import Notice, merged
 from transforms.batches import ScoredSpan, Split
 from transforms.counts import Counts
 from transforms.errors import LedgerError
@@ -29,6 +30,7 @@ class Note:
         scored, rejected, skipped: rows; they add up to `stop - start`.
         part: name of the file that holds the scored rows; None where the rows lie in a table.
         rejects: name of the file that holds the rejected rows; None when there are none.
+        notices: what the span's rows have that is worth a word.
     """
 
     split: str
@@ -40,6 +42,7 @@ class Note:
     skipped: int
     part: str | None
     rejects: str | None
+    notices: tuple[Notice, ...] = ()
 
     def __post_init__(self) -> None:
         if self.scored + self.rejected + self.skipped != self.stop - self.start:
@@ -72,12 +75,18 @@ def note_of(scored: ScoredSpan, part: str | None, rejects: str | None) -> Note:
         skipped=scored.skipped,
         part=part,
         rejects=rejects if scored.rejected_rows else None,
+        notices=merged(scored.notices),
     )
 
 
 def count(notes: Iterable[Note]) -> Counts:
     """Add up the rows of `notes`."""
     return sum((Counts(note.scored, note.rejected, note.skipped) for note in notes), Counts())
+
+
+def notices_of(notes: Iterable[Note]) -> tuple[Notice, ...]:
+    """What was noticed of all rows of `notes`, in the order of the input."""
+    return merged(notice for note in in_order(notes) for notice in note.notices)
 
 
 def without_noted(spans: Sequence[ScoredSpan], noted: Iterable[Note]) -> list[ScoredSpan]:
@@ -223,7 +232,7 @@ class FileLedger:
             return []
         with self._opened(split_id) as folder:
             names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))
-            return [[Note(**note) for note in json.loads(self._read(folder / name))] for name in names]
+            return [[_note(values) for values in json.loads(self._read(folder / name))] for name in names]
 
     @contextmanager
     def _opened(self, split_id: str) -> Iterator[Path]:
@@ -238,6 +247,11 @@ class FileLedger:
             return entry.read_bytes()
         with self.within.opened(entry, follow=False) as fd, open(fd, "rb", closefd=False) as file:
             return file.read()
+
+
+def _note(values: dict[str, Any]) -> Note:
+    """A note as `FileLedger` wrote it, or a version of it that knew no notices."""
+    return Note(**{**values, "notices": tuple(map(Notice.from_json, values.get("notices", ())))})
 
 
 def in_order(notes: Iterable[Note]) -> list[Note]:

@@ -13,8 +13,10 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.batches import ScoredSpan
+from transforms.errors import RowsRefused
 from transforms.ledger import Note, without_noted
 from transforms.pending import PENDING
+from transforms.refusals import without_refused
 from transforms.rejects import RejectFolder
 from transforms.sinks.base import Sink
 from transforms.telemetry import Telemetry
@@ -65,6 +67,8 @@ class _Part:
 def stage_part(sink: Sink, rejects: RejectFolder, spans: list[ScoredSpan]) -> list[Note]:
     """Make spans of one split durable and note them, save those that somebody has noted before or meanwhile.
 
+    Rows that the sink refuses are rejected.
+
     Returns:
         The notes that were made; those of the others were made elsewhere.
     """
@@ -72,11 +76,17 @@ def stage_part(sink: Sink, rejects: RejectFolder, spans: list[ScoredSpan]) -> li
     # Where nothing is fused they come in any order.
     spans = sorted(spans, key=lambda scored: scored.span.start)
     while spans := without_noted(spans, sink.noted(split_id)):
-        refused = rejects.stage(spans)
-        notes = sink.stage(spans, refused)
+        rejected = rejects.stage(spans)
+        try:
+            notes = sink.stage(spans, rejected)
+        except RowsRefused as refused:
+            # Rejects are durable before the note that names them, so all of the part is staged again.
+            rejects.unstage(rejected)
+            spans = without_refused(spans, refused.rows, rejects.source)
+            continue
         if notes is not None:
             return notes
-        rejects.unstage(refused)
+        rejects.unstage(rejected)
     return []
 
 
@@ -148,7 +158,10 @@ class _StageFn(beam.DoFn):
         began = time.perf_counter()
         notes = stage_part(self._sink, self._rejects, spans)
         staged = sum(note.stop - note.start for note in notes)
-        self._telemetry.counters().add(staged=staged, write_s=time.perf_counter() - began)
+        refused = _refused(spans, notes)
+        self._telemetry.counters().add(
+            staged=staged, scored=-refused, rejected=refused, write_s=time.perf_counter() - began
+        )
         return Staged(spans[0].span.split.id, sum(note.scored for note in notes))
 
     def teardown(self) -> None:
@@ -171,6 +184,12 @@ class _StageFn(beam.DoFn):
         staged = self._writing.popleft().result()
         self._rows_written.inc(staged.rows)
         return staged
+
+
+def _refused(spans: list[ScoredSpan], notes: list[Note]) -> int:
+    """How many rows that were counted as scored are noted as rejected."""
+    scored = {scored.span.start: scored.rows.num_rows for scored in spans}
+    return sum(scored[note.start] - note.scored for note in notes)
 
 
 def _in_global_window(staged: Staged) -> WindowedValue:

@@ -1,6 +1,5 @@
-"""Columns on their way into a table: what they hold, and the types a database driver takes."""
+"""Columns on their way into a table: what they hold, whatever the layout in which Arrow has it."""
 
-from collections.abc import Mapping
 from typing import Literal
 
 import pyarrow as pa
@@ -24,7 +23,12 @@ Kind = Literal[
     "timestamp",
     "timestamptz",
     "duration",
+    "interval",
+    "uuid",
+    "json",
     "list",
+    "struct",
+    "map",
     "other",
 ]
 
@@ -33,16 +37,49 @@ def plain(type: pa.DataType) -> pa.DataType:
     """The type of the values themselves: what a dictionary, a run-length encoding or an extension type stands for."""
     while True:
         if isinstance(type, pa.BaseExtensionType):
-            type = type.storage_type
+            type = pa.bool_() if type.extension_name == "arrow.bool8" else type.storage_type
         elif pa.types.is_dictionary(type) or pa.types.is_run_end_encoded(type):
             type = type.value_type
         else:
             return type
 
 
+def decoded(column: pa.Array) -> pa.Array:
+    """`column` under its `plain` type."""
+    while True:
+        type = column.type
+        if isinstance(type, pa.BaseExtensionType):
+            is_bool8 = type.extension_name == "arrow.bool8"
+            column = pc.not_equal(column.storage, 0) if is_bool8 else column.storage
+        elif pa.types.is_dictionary(type):
+            column = column.dictionary_decode()
+        elif pa.types.is_run_end_encoded(type):
+            column = pc.run_end_decode(column)
+        else:
+            return column
+
+
+def items_of(column: pa.Array) -> tuple[pa.Array, pa.Array]:
+    """The items of lists of any layout, one after the other, and how many of them each list has; null for no list.
+
+    A cast from one layout to another is not used: of a slice of `list_view` it gives other lists.
+    """
+    return column.flatten(), pc.list_value_length(column).cast(pa.int64())
+
+
+def list_of(items: pa.Array, lengths: pa.Array) -> pa.ListArray:
+    """What `items_of` took apart, as plain lists."""
+    ends = pc.cumulative_sum(lengths.fill_null(0))
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends]).cast(pa.int32())
+    return pa.ListArray.from_arrays(offsets, items, mask=lengths.is_null())
+
+
 def kind_of(type: pa.DataType) -> Kind:
-    """What a column of a `plain` type holds, whatever its width, unit or layout."""
+    """What a column holds, whatever its width, unit or layout."""
     types = pa.types
+    if isinstance(type, pa.BaseExtensionType) and type.extension_name in {"arrow.uuid", "arrow.json"}:
+        return "uuid" if type.extension_name == "arrow.uuid" else "json"
+    type = plain(type)
     if types.is_timestamp(type):
         return "timestamp" if type.tz is None else "timestamptz"
     kinds: dict[Kind, tuple[bool, ...]] = {
@@ -61,6 +98,9 @@ def kind_of(type: pa.DataType) -> Kind:
         "date": (types.is_date(type),),
         "time": (types.is_time(type),),
         "duration": (types.is_duration(type),),
+        "interval": (types.is_interval(type),),
+        "struct": (types.is_struct(type),),
+        "map": (types.is_map(type),),
         "list": (
             types.is_list(type),
             types.is_large_list(type),
@@ -83,23 +123,3 @@ def check_names(schema: pa.Schema) -> None:
             raise OutputError("a column of the output has no name; a table needs one")
         if schema.names.count(name) > 1:
             raise OutputError(f"column {name} comes more than once in the output; a table takes it once")
-
-
-def cast_columns(rows: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
-    """`rows` with each column under the type that `types` has for it; a column that has it already is not copied.
-
-    Numbers are checked for overflow. Times finer than the new unit are cut off, for no database of ours keeps
-    nanoseconds.
-
-    Raises:
-        OutputError: a value does not fit; names the column.
-    """
-    columns = []
-    for name, column in zip(rows.schema.names, rows.columns, strict=True):
-        options = pc.CastOptions(target_type=types[name], allow_time_truncate=True)
-        try:
-            columns.append(column if column.type == types[name] else pc.cast(column, options=options))
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise OutputError(f"column {name} ({column.type}) does not fit into {types[name]}: {error}") from error
-    schema = pa.schema([pa.field(name, types[name]) for name in rows.schema.names])
-    return pa.RecordBatch.from_arrays(columns, schema=schema)

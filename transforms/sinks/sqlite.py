@@ -6,60 +6,42 @@ second copy of the library in the same process (Python's own sqlite3) would drop
 
 import json
 import os
+import re
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from adbc_driver_manager import dbapi
 
 from predictors.notices import Notice
-from transforms.affinity import affinity
 from transforms.batches import ScoredSpan
 from transforms.connection import SQLITE_BUSY_MS, Connection
 from transforms.counts import Counts
-from transforms.errors import LedgerError, OutputError
+from transforms.errors import LedgerError, OutputError, RefusedRow, RowsRefused
 from transforms.ledger import FileLedger, Note, fsync_folder, in_order, note_of, parts_of, write_durably
+from transforms.refusals import REFUSED, Failure, refusals
 from transforms.sinks.base import Manifest
-from transforms.sinks.columns import LEDGER_TABLE, Kind, cast_columns, check_names, kind_of, plain
+from transforms.sinks.columns import LEDGER_TABLE, check_names
 from transforms.sinks.entries import newest_publisher, other_result
+from transforms.sinks.fitting import fit_rows
 from transforms.sinks.mode import Mode, check_appends_to
 from transforms.sinks.names import folded, quoted
+from transforms.sinks.sqlitecolumns import declared
+from transforms.sinks.sqlitetable import Table, said, same_key, table_of
 
-# Digits that SQLite's floating point keeps; a longer decimal is kept as text.
-_EXACT_DIGITS = 15
-
-# What a column holds -> the declared types, by their affinity, of columns that take it as it is. A declared DATE or
-# TIMESTAMP is NUMERIC to SQLite; no declaration at all is BLOB, which takes everything.
-_TAKEN_BY: dict[Kind, set[str]] = {
-    "null": {"INTEGER", "REAL", "NUMERIC", "TEXT", "BLOB"},
-    "boolean": {"INTEGER", "NUMERIC", "BLOB"},
-    "integer": {"INTEGER", "REAL", "NUMERIC", "BLOB"},
-    "float": {"REAL", "NUMERIC", "BLOB"},
-    "decimal": {"REAL", "NUMERIC", "TEXT", "BLOB"},
-    "string": {"TEXT", "BLOB"},
-    "binary": {"BLOB"},
-    "date": {"TEXT", "NUMERIC", "BLOB"},
-    "time": {"TEXT", "NUMERIC", "BLOB"},
-    "timestamp": {"TEXT", "NUMERIC", "BLOB"},
-    "timestamptz": {"TEXT", "NUMERIC", "BLOB"},
-    "list": {"TEXT", "BLOB"},
-}
-
-
-@dataclass(frozen=True)
-class _Column:
-    """A column of a table, as `pragma_table_xinfo` tells it."""
-
-    name: str
-    declared: str
-    not_null: bool
-    has_default: bool
-    computed: bool
+# Where in the file of its split a row of a part was.
+_ROW = "_penstock_row"
+# More would not be read.
+_MOST_NAMED = 5
+# Of a row that is refused.
+_UNIQUE = re.compile(r"UNIQUE constraint failed: ([^\n]*)")
 
 
 @dataclass(frozen=True)
@@ -67,7 +49,8 @@ class SqliteTableSink:
     """Scored rows in one table of a SQLite database, in the order of the input.
 
     Kept as: booleans as integers; decimals of up to 15 digits as numbers, longer ones as text; dates and times as ISO
-    text (`2024-05-01 12:00:00.000000Z` with a time zone); lists as JSON text. SQLite keeps NaN as NULL.
+    text (`2024-05-01 12:00:00.000000Z` with a time zone); lists, structs and maps as JSON text; UUIDs as text. SQLite
+    keeps NaN as NULL, which is counted in a notice.
 
     Args:
         connection: the database; its file is made when there is none, its folder must exist.
@@ -107,33 +90,36 @@ class SqliteTableSink:
 
     def check(self, schema: pa.Schema) -> list[Notice]:
         """Check the file and the table."""
-        check_names(pa.schema([field.with_name(folded(field.name)) for field in schema]))
-        for field in schema:
-            if _stored(field.type) is None:
-                raise self._error(
-                    f"SQLite has no place for column {field.name} ({field.type}); leave it out of output.columns"
-                )
-        self._check_file()
-        if self.published() is not None:
-            return []
-        if os.path.exists(self._path):
-            with self._cursor() as cursor:
-                existing = self._check_target(cursor)
-                self._check_holder(cursor, existing)
-                self._check_columns(schema, existing)
-        else:
-            self._check_absent()
-        return []
+        return self._judge(schema)[1]
 
     def prepare(self, schema: pa.Schema) -> None:
         """Check the file and the table, and make the folders for parts and notes."""
-        self.check(schema)
-        if self.published() is not None:
+        table, _ = self._judge(schema)
+        if table is None:
             return
         with self._explained():
             self._parts.mkdir(parents=True, exist_ok=True)
             self._ledger.folder.mkdir(exist_ok=True)
             write_durably(self._schema, schema.serialize().to_pybytes())
+            write_durably(self._table, table.to_json().encode())
+
+    def _judge(self, schema: pa.Schema) -> tuple[Table | None, list[Notice]]:
+        """The table, None when the job has published, and what values may lose there."""
+        check_names(pa.schema([field.with_name(folded(field.name)) for field in schema]))
+        if _ROW in schema.names:
+            raise self._error(f"a column of a table cannot be called {_ROW} here; give it another name")
+        self._check_file()
+        if self.published() is not None:
+            return None, []
+        table = None
+        if os.path.exists(self._path):
+            with self._cursor() as cursor:
+                table = self._check_target(cursor)
+                self._check_holder(cursor, table)
+        else:
+            self._check_absent()
+        table = table or Table(self.table_name, (), None)
+        return table, table.may_change(schema, self._error)
 
     def noted(self, split_id: str) -> list[Note]:
         """The notes of one split, in the order in which they were made."""
@@ -145,9 +131,14 @@ class SqliteTableSink:
 
     def stage(self, spans: Sequence[ScoredSpan], rejects: str | None) -> list[Note] | None:
         """Write a part, one record batch per span, and note the spans; None, and no part, when one is noted already."""
-        ready = [_storable(scored.rows) for scored in spans if scored.rows.num_rows]
+        ready, noticed = self._fitted(spans)
         part = f"{uuid.uuid4().hex}.arrow" if ready else None
-        notes = [note_of(scored, part if scored.rows.num_rows else None, rejects) for scored in spans]
+        notes = [
+            note_of(
+                replace(scored, notices=(*scored.notices, *notices)), part if scored.rows.num_rows else None, rejects
+            )
+            for scored, notices in zip(spans, noticed, strict=True)
+        ]
         with self._explained():
             if part is not None:
                 _write_part(self._parts / part, ready)
@@ -156,6 +147,33 @@ class SqliteTableSink:
             if part is not None and not noted:
                 (self._parts / part).unlink()
         return notes if noted else None
+
+    def _fitted(self, spans: Sequence[ScoredSpan]) -> tuple[list[pa.RecordBatch], list[Sequence[Notice]]]:
+        """The rows of each span that has any, with their positions, and what is to be said of each span.
+
+        Raises:
+            RowsRefused: the table takes some of them not.
+        """
+        with self._explained():
+            table = Table.from_json(self._table.read_text())
+        fitted = []
+        for scored in spans:
+            schema = scored.rows.schema
+            fitted.append(fit_rows(scored.rows, table.ways(schema, self._error), table.required(schema.names)))
+        refused = [
+            RefusedRow(at, row, REFUSED, reason)
+            for at, rows in enumerate(fitted)
+            for row, reason in sorted(rows.refused.items())
+        ] or table.refused([rows.rows for rows in fitted])
+        if refused:
+            raise RowsRefused(refused)
+        ready = []
+        for scored, rows in zip(spans, fitted, strict=True):
+            if scored.rows.num_rows:
+                span = scored.span
+                place = pc.add(scored.offsets().cast(pa.int64()), span.split.first_row + span.start)
+                ready.append(rows.rows.append_column(_ROW, place))
+        return ready, [rows.notices for rows in fitted]
 
     def published(self) -> Counts | None:
         """The counts in the database's ledger, when this job published."""
@@ -182,10 +200,10 @@ class SqliteTableSink:
                 schema = pa.ipc.read_schema(pa.py_buffer(self._schema.read_bytes()))
             table = quoted(self.table_name)
             if existing is None:
-                declared = ", ".join(f"{quoted(field.name)} {_declared(field.type)}" for field in schema)
-                cursor.execute(f"CREATE TABLE {table} ({declared})")
+                columns = ", ".join(f"{quoted(field.name)} {declared(field.type)}" for field in schema)
+                cursor.execute(f"CREATE TABLE {table} ({columns})")
             else:
-                self._check_columns(schema, existing)
+                existing.ways(schema, self._error)
                 if self.mode != "append":
                     cursor.execute(f"DELETE FROM {table}")
             self._insert(cursor, manifest)
@@ -208,11 +226,16 @@ class SqliteTableSink:
         """Remove parts and notes; the folder itself stays, it is the job's."""
         for folder in (self._parts, self._ledger.folder):
             shutil.rmtree(folder, ignore_errors=True)
-        self._schema.unlink(missing_ok=True)
+        for file in (self._schema, self._table):
+            file.unlink(missing_ok=True)
 
     def discard(self) -> None:
         """Remove parts and notes."""
         self.clean()
+
+    @property
+    def _table(self) -> Path:
+        return self.folder / "table"
 
     @property
     def _path(self) -> str:
@@ -251,34 +274,24 @@ class SqliteTableSink:
             if place.exists() and not os.access(place, os.W_OK, effective_ids=True):
                 raise self._error(f"{place} is not writable; change its permissions")
 
-    def _check_target(self, cursor: dbapi.Cursor) -> list[_Column] | None:
-        """The columns of the table, or None when there is none.
+    def _check_target(self, cursor: dbapi.Cursor) -> Table | None:
+        """The table, or None when there is none.
 
         Raises:
             OutputError: it is there and may not, or cannot, be emptied and filled.
         """
         if folded(self.table_name) == LEDGER_TABLE:
             raise self._error(f"{LEDGER_TABLE} is where jobs are recorded; name another table")
-        found = _fetch(
-            cursor,
-            "SELECT type FROM sqlite_schema WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE",
-            (self.table_name,),
-        )
-        if not found:
+        found = table_of(cursor, self.table_name)
+        if found is None:
             return None
         if self.mode == "error_if_exists":
             raise self._error("the table is there already; use output.mode: overwrite, or name another table")
-        if found[0][0] == "view":
+        if found[0] == "view":
             raise self._error("this is a view; name a table")
-        columns = _fetch(
-            cursor,
-            "SELECT name, type, \"notnull\" AND NOT (pk AND upper(type) = 'INTEGER'), dflt_value IS NOT NULL,"
-            " hidden > 0 FROM pragma_table_xinfo(?)",
-            (self.table_name,),
-        )
-        return [_Column(name, declared, *map(bool, flags)) for name, declared, *flags in columns]
+        return found[1]
 
-    def _check_holder(self, cursor: dbapi.Cursor, existing: list[_Column] | None) -> None:
+    def _check_holder(self, cursor: dbapi.Cursor, existing: Table | None) -> None:
         """Demand that the table holds the result of the job that is to be added to, if one is.
 
         Raises:
@@ -306,48 +319,68 @@ class SqliteTableSink:
         if not _fetch(cursor, "SELECT 1 FROM pragma_table_info(?) WHERE name = 'appended'", (LEDGER_TABLE,)):
             cursor.execute(f"ALTER TABLE {LEDGER_TABLE} ADD COLUMN appended INTEGER NOT NULL DEFAULT 0")
 
-    def _check_columns(self, schema: pa.Schema, existing: list[_Column] | None) -> None:
-        """Demand that a table that is there can take our columns.
-
-        Raises:
-            OutputError: names the column that it cannot.
-        """
-        if existing is None:
-            return
-        columns = {folded(column.name): column for column in existing}
-        for field in schema:
-            column = columns.pop(folded(field.name), None)
-            if column is None:
-                raise self._error(f"it has no column {field.name}; add one that can take {field.type}")
-            if column.computed:
-                raise self._error(
-                    f"the database computes column {field.name} by itself; leave it out of output.columns"
-                )
-            if affinity(column.declared) not in _TAKEN_BY[kind_of(plain(field.type))]:
-                raise self._error(f"its column {field.name} is {column.declared} and cannot take {field.type}")
-        for column in columns.values():
-            if column.not_null and not column.has_default:
-                raise self._error(
-                    f"its column {column.name} is NOT NULL without a default, and the output has no such column; add it"
-                    " to output.columns, or give it a default"
-                )
-
     def _insert(self, cursor: dbapi.Cursor, manifest: Manifest) -> None:
         """Insert the rows that the notes name, in the order of the input.
 
         Raises:
             LedgerError: they are not the rows that the manifest counts.
+            OutputError: the table refuses some; names them by their place in the input.
         """
         inserted = 0
-        for rows in self._noted_rows(manifest.notes):
+        for note, rows in self._noted_rows(manifest.notes):
             inserted += rows.num_rows
-            cursor.adbc_ingest(self.table_name, rows, mode="append")
+            cursor.execute("SAVEPOINT fills")
+            try:
+                cursor.adbc_ingest(self.table_name, rows.drop_columns([_ROW]), mode="append")
+            except dbapi.Error as error:
+                if "constraint failed" not in str(error) and "cannot store" not in str(error):
+                    raise
+                cursor.execute("ROLLBACK TO SAVEPOINT fills")
+                raise self._error(self._offenders(cursor, manifest, note, rows) or said(str(error))) from error
+            cursor.execute("RELEASE SAVEPOINT fills")
         if inserted != manifest.counts.scored:
             raise LedgerError(
                 f"{self.describe()}: {inserted} rows are staged, but {manifest.counts.scored} are to be published"
             )
 
-    def _noted_rows(self, notes: Sequence[Note]) -> Iterator[pa.RecordBatch]:
+    def _offenders(self, cursor: dbapi.Cursor, manifest: Manifest, note: Note, rows: pa.RecordBatch) -> str | None:
+        """The first rows of a span that the table refuses, after those before it are in; for people."""
+        plain = rows.drop_columns([_ROW])
+
+        def attempt(start: int, stop: int) -> Failure | None:
+            cursor.execute("SAVEPOINT attempts")
+            try:
+                cursor.adbc_ingest(self.table_name, plain.slice(start, stop - start), mode="append")
+            except dbapi.Error as error:
+                cursor.execute("ROLLBACK TO SAVEPOINT attempts")
+                return Failure(said(str(error)))
+            return None
+
+        uris = {split.id: split.uri for split in manifest.splits}
+        found = []
+        for at, reason in islice(refusals(attempt, rows.num_rows), _MOST_NAMED):
+            position = f"{uris.get(note.split, note.split)}:{rows[_ROW][at]}"
+            found.append(f"{position}: {reason}{self._namesake(manifest, position, plain.slice(at, 1), reason)}")
+        return f"{'; '.join(found)}; nothing was published, take these rows out of the input" if found else None
+
+    def _namesake(self, manifest: Manifest, position: str, row: pa.RecordBatch, reason: str) -> str:
+        """Which earlier row has the key of one that is refused for it."""
+        unique = _UNIQUE.search(reason)
+        names = {folded(name): name for name in row.schema.names}
+        keys = [folded(column.rpartition(".")[2]) for column in unique[1].split(", ")] if unique else []
+        if not keys or not names.keys() >= set(keys):
+            return ""
+        key = row.select([names[each] for each in keys]).to_pylist()[0]
+        uris = {split.id: split.uri for split in manifest.splits}
+        for note, rows in self._noted_rows(manifest.notes):
+            for at in same_key(rows, key):
+                other = f"{uris.get(note.split, note.split)}:{rows[_ROW][at]}"
+                if other == position:
+                    return f" ({', '.join(map(str, key.values()))} is in the table already)"
+                return f" (as {other} has it, {', '.join(map(str, key.values()))})"
+        return ""
+
+    def _noted_rows(self, notes: Sequence[Note]) -> Iterator[tuple[Note, pa.RecordBatch]]:
         # A part holds spans of one split, and another part may hold some in between.
         place = {
             (note.split, note.start): (part, at) for part, own in parts_of(notes).items() for at, note in enumerate(own)
@@ -365,79 +398,13 @@ class SqliteTableSink:
                 raise LedgerError(
                     f"{self.describe()}: part {part} has {rows.num_rows} rows where {note.scored} are noted"
                 )
-            yield rows
+            yield note, rows
 
     def _published(self, cursor: dbapi.Cursor) -> Counts | None:
         if not _has_ledger(cursor):
             return None
         found = _fetch(cursor, f"SELECT scored, rejected, skipped FROM {LEDGER_TABLE} WHERE job = ?", (self.job_id,))
         return Counts(*found[0]) if found else None
-
-
-def _stored(arrow: pa.DataType) -> pa.DataType | None:
-    """The Arrow type under which values of type `arrow` are handed to SQLite; None where it has no place for them."""
-    arrow = plain(arrow)
-    kind = kind_of(arrow)
-    if kind == "list":
-        return pa.string() if _stored(arrow.value_type) is not None else None
-    if kind in {"null", "boolean", "float"}:
-        return pa.float32() if pa.types.is_float16(arrow) else arrow
-    types: dict[Kind, pa.DataType] = {
-        "integer": pa.int64(),
-        "decimal": pa.string(),
-        "string": pa.string(),
-        "binary": pa.binary(),
-        "date": pa.string(),
-        "time": pa.string(),
-        "timestamp": pa.string(),
-        "timestamptz": pa.string(),
-    }
-    return types.get(kind)
-
-
-def _declared(arrow: pa.DataType) -> str:
-    """The declared type of a new column for values of type `arrow`."""
-    arrow = plain(arrow)
-    kind = kind_of(arrow)
-    if kind == "decimal" and arrow.precision <= _EXACT_DIGITS:
-        return "NUMERIC"
-    return {"boolean": "INTEGER", "integer": "INTEGER", "float": "REAL", "binary": "BLOB"}.get(kind, "TEXT")
-
-
-def _storable(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """`rows` with every column as SQLite keeps it.
-
-    Raises:
-        OutputError: a value does not fit; names the column.
-    """
-    columns = []
-    for column in rows.columns:
-        arrow = plain(column.type)
-        if kind_of(arrow) == "list":
-            column = _as_json(column)
-        elif kind_of(arrow) == "timestamptz":
-            column = column.cast(pa.timestamp(arrow.unit, "UTC"))
-        columns.append(column)
-    named = pa.RecordBatch.from_arrays(columns, names=rows.schema.names)
-    types: Mapping[str, Any] = {field.name: _stored(field.type) for field in named.schema}
-    return cast_columns(named, types)
-
-
-def _as_json(column: pa.Array) -> pa.StringArray:
-    """Lists as JSON arrays; what JSON has no word for (NaN, infinities) is null, dates and times are ISO text."""
-
-    def sayable(value: Any) -> Any:
-        if isinstance(value, list):
-            return [sayable(item) for item in value]
-        return value if not isinstance(value, float) or value - value == 0 else None
-
-    def text(value: list[Any]) -> str:
-        try:
-            return json.dumps(value, allow_nan=False, default=str)
-        except ValueError:
-            return json.dumps(sayable(value), default=str)
-
-    return pa.array([None if value is None else text(value) for value in column.to_pylist()], pa.string())
 
 
 def _write_part(path: Path, batches: Sequence[pa.RecordBatch]) -> None:
