@@ -14,7 +14,8 @@ from transforms.ledger import in_order
 from transforms.sinks.base import Manifest
 from transforms.sinks.folder import PublishedFolder
 from transforms.sinks.manifest import read_manifest
-from transforms.sinks.parquet import write_parquet
+from transforms.sinks.parquet import as_table, write_parquet
+from transforms.sinks.written import written_notices, written_schema
 from transforms.sources.base import Source
 
 
@@ -53,7 +54,8 @@ class RejectFolder:
             while name in given.names:
                 name = f"penstock_{name}"
             own.append(pa.field(name, pa.string()))
-        return pa.schema([*given, *own])
+        # A row may have been refused because a value was missing.
+        return pa.schema([*(field.with_nullable(True) for field in given), *own])
 
     def check(self) -> list[Notice]:
         """Judge the folder without writing anything. One is replaced only if a job of ours wrote it.
@@ -61,9 +63,10 @@ class RejectFolder:
         Raises:
             OutputError: not writable, or the folder holds something else.
         """
+        written = self._written
         if not self.is_published():
             self._check_folder()
-        return []
+        return written_notices(self.schema, written, "the rejects")
 
     def prepare(self) -> None:
         """Check the folder and make its hidden sibling.
@@ -71,6 +74,7 @@ class RejectFolder:
         Raises:
             OutputError: as `check`.
         """
+        _ = self._written
         if not self.is_published():
             self._folder.prepare(self._check_folder, in_turn=False)
 
@@ -86,7 +90,7 @@ class RejectFolder:
         tables = [self._rows(span, span.rejected) for span in spans if span.rejected is not None]
         if not tables:
             return None
-        table = pa.concat_tables(tables)
+        table = as_table(tables, self._written)
         return self._folder.write_part(".parquet", lambda path: write_parquet(path, table))
 
     def unstage(self, part: str | None) -> None:
@@ -104,7 +108,7 @@ class RejectFolder:
             return
         parts = list(dict.fromkeys(note.rejects for note in in_order(manifest.notes) if note.rejects is not None))
         if not parts:
-            empty = self.schema.empty_table()
+            empty = self._written.empty_table()
             parts = [self._folder.write_part(".parquet", lambda path: write_parquet(path, empty))]
         files = {f"part-{number:05d}-{part}": part for number, part in enumerate(parts)}
         listing = [{"name": name} for name in files]
@@ -118,7 +122,11 @@ class RejectFolder:
         """Remove what a job staged that will not go on; published rejects stay."""
         self._folder.remove_staging()
 
-    def _rows(self, span: ScoredSpan, rejected: Rejected) -> pa.Table:
+    @property
+    def _written(self) -> pa.Schema:
+        return written_schema(self.schema, "rejects.path")
+
+    def _rows(self, span: ScoredSpan, rejected: Rejected) -> pa.RecordBatch:
         """Rejected rows of one span, with the columns that scoring had no need of."""
         split, names = span.span.split, self.source.schema.names
         unread = [name for name in names if name not in rejected.rows.schema.names]
@@ -130,4 +138,4 @@ class RejectFolder:
         rows = pc.add(rejected.at.cast(pa.int64()), split.first_row + span.span.start)
         position = pc.binary_join_element_wise(split.uri, rows.cast(pa.string()), ":")
         arrays = [*(columns[name] for name in names), position, rejected.error_type, rejected.error]
-        return pa.Table.from_arrays(arrays, schema=self.schema)
+        return pa.RecordBatch.from_arrays(arrays, schema=self.schema)

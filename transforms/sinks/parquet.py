@@ -18,6 +18,7 @@ from transforms.marks import unmarked
 from transforms.sinks.base import Manifest
 from transforms.sinks.folder import PublishedFolder
 from transforms.sinks.mode import Mode, check_appends_to
+from transforms.sinks.written import as_written, written_notices, written_schema
 
 # Rows of an output row group; readers skip and share out work by these.
 _GROUP_ROWS = 1_048_576
@@ -56,10 +57,11 @@ class ParquetSink:
         return FileLedger(self._folder.ledger, self.within)
 
     def check(self, schema: pa.Schema) -> list[Notice]:
-        """Check the folder, and that one can be made."""
+        """Check the columns and the folder; says which columns are written under another type."""
+        written = written_schema(schema, "output.path")
         if self._folder.published() is None:
-            self._check_folder(schema)
-        return []
+            self._check_folder(written)
+        return written_notices(schema, written, "the result")
 
     def _check_folder(self, schema: pa.Schema) -> None:
         folder = self._folder
@@ -70,6 +72,7 @@ class ParquetSink:
     def prepare(self, schema: pa.Schema) -> None:
         """Check the folder and make its hidden sibling."""
         folder = self._folder
+        schema = written_schema(schema, "output.path")
         if folder.published() is None:
             folder.prepare(lambda: self._check_folder(schema), in_turn=self.mode == "append")
             if self.mode == "append":
@@ -92,7 +95,7 @@ class ParquetSink:
         tables = [span.rows for span in spans if span.rows.num_rows]
         part = None
         if tables:
-            table = pa.Table.from_batches(tables)
+            table = as_table(tables, written_schema(tables[0].schema, "output.path"))
             part = folder.write_part(".parquet", lambda path: write_parquet(path, table))
         notes = [note_of(span, part if span.rows.num_rows else None, rejects) for span in spans]
         with folder.explained():
@@ -206,11 +209,19 @@ def _difference(found: pa.Schema, schema: pa.Schema) -> str | None:
     return None
 
 
+def as_table(batches: Sequence[pa.RecordBatch], written: pa.Schema) -> pa.Table:
+    """The rows of all batches, at least one, as they are written."""
+    return pa.Table.from_batches([as_written(rows, written) for rows in batches])
+
+
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Write one file. Only text is dictionary-encoded: of numbers the attempt costs time and rarely saves space."""
+    """Write one file, with checksums.
+
+    Only text is dictionary-encoded: of numbers the attempt costs time and rarely saves space.
+    """
     text = [field.name for field in table.schema if _is_text(field.type)]
     table = unmarked(table)
-    with pq.ParquetWriter(path, table.schema, use_dictionary=text or False) as writer:
+    with pq.ParquetWriter(path, table.schema, use_dictionary=text or False, write_page_checksum=True) as writer:
         writer.write_table(table, row_group_size=_GROUP_ROWS)
 
 
