@@ -1,12 +1,16 @@
 """What a predictor promises, and what is said of a model in a job's spec."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import pyarrow as pa
 
 Nulls = Literal["reject", "pass", "fail"]
+# Columns in the model's order, or those for each of its inputs; None: those named like the inputs.
+Features = tuple[str, ...] | Mapping[str, tuple[str, ...]] | None
+# Outputs that become columns, or what these are called: several names for the values of a list. None: all, as they are.
+Outputs = tuple[str, ...] | Mapping[str, str | tuple[str, ...]] | None
 
 
 @dataclass(frozen=True)
@@ -16,14 +20,25 @@ class ModelSpec:
     Args:
         uri: `model.onnx`, or `module:Class` for the Python flavor.
         flavor: which predictor loads it.
-        features: columns fed to the model, in its order; None: the columns named like the model's inputs.
-        nulls: a row with a null feature is rejected, passed as NaN, or fails the job.
+        features: columns fed to the model, in its order, or those for each of its inputs; None: the columns named like
+            the model's inputs.
+        nulls: a row with a null or NaN feature is rejected, passed as NaN, or fails the job.
+        outputs: those of the model's outputs that become columns, or a column's name for each, or several names for one
+            that is a list; None: all of them under their own names.
     """
 
     uri: str
     flavor: Literal["onnx", "python"]
-    features: tuple[str, ...] | None = None
+    # Mappings are not hashable.
+    features: Features = field(default=None, hash=False)
     nulls: Nulls = "reject"
+    outputs: Outputs = field(default=None, hash=False)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "ModelSpec":
+        """The model that `dataclasses.asdict` has turned into JSON values; a field that they lack has its default."""
+        named = {name: _tupled(values.get(name)) for name in ("features", "outputs")}
+        return cls(**{**values, **named})
 
 
 class Predictor(Protocol):
@@ -66,6 +81,18 @@ class Predictor(Protocol):
         """
 
 
+@runtime_checkable
+class Bindable(Protocol):
+    """A predictor whose input depends on the types of the columns that it is fed."""
+
+    def bind(self, columns: pa.Schema) -> None:
+        """Fit a loaded predictor to the columns of the input. It stays so when it is pickled.
+
+        Raises:
+            SchemaMismatch: these columns cannot feed it.
+        """
+
+
 class PreparedSpan(Protocol):
     """Rows laid out for a model, and room for its answers. Used by one thread at a time."""
 
@@ -91,3 +118,10 @@ class SpanPredictor(Protocol):
 
     def prepare(self, rows: pa.RecordBatch) -> PreparedSpan:
         """Lay out `rows` for the model; ranges of them are answered exactly as `predict` answers slices."""
+
+
+def _tupled(value: Any) -> Any:
+    """Lists from JSON as the frozen dataclasses hold them."""
+    if isinstance(value, Mapping):
+        return {name: each if isinstance(each, str) else tuple(each) for name, each in value.items()}
+    return None if value is None else tuple(value)

@@ -1,5 +1,7 @@
 """From a model's spec to the predictor of its flavor."""
 
+from collections.abc import Mapping
+
 from predictors.base import ModelSpec, Predictor
 from predictors.bounds import Bounds
 from predictors.errors import ModelNotLoadable
@@ -18,9 +20,13 @@ def make_predictor(model: ModelSpec, within: Bounds | None = None) -> Predictor:
         case "onnx":
             from predictors.onnx import OnnxPredictor
 
-            return OnnxPredictor(model.uri, model.features, pass_nulls=model.nulls == "pass", within=within)
+            return OnnxPredictor(model.uri, model.features, model.nulls == "pass", within, model.outputs)
         case "python":
             from predictors.python import PythonPredictor
 
+            if isinstance(model.features, Mapping):
+                raise ModelNotLoadable(
+                    f"model.features names inputs of model {model.uri}, and a class has none; list the columns instead"
+                )
             return PythonPredictor(model.uri, model.features)
     raise ModelNotLoadable(f"model.flavor {model.flavor!r} is not known; use onnx or python")

@@ -1,11 +1,12 @@
 """Where an ONNX model says that its weights lie in other files, found without the onnx package.
 
-Of the encoding (https://protobuf.dev/programming-guides/encoding) and of onnx.proto only as much is known as it takes
-to walk to every tensor.
+Of onnx.proto only as much is known as it takes to walk to every tensor.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from predictors.protobuf import fields
 
 # Messages of onnx.proto that lead to tensors: which field holds which message.
 _FIELDS: dict[str, dict[int, str]] = {
@@ -21,8 +22,6 @@ _TENSORS = ("Tensor", "Initializer")
 # Fields of TensorProto, and of its entries of external data.
 _EXTERNAL_DATA = 13
 _KEY, _VALUE = 1, 2
-# Varints are of 64 bits, and a tag of 32.
-_MAX_VARINT_BYTES, _MAX_TAG = 10, 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def external_files(model: bytes) -> External:
             found = initializers if is_main and message == "Initializer" else others
             found |= dict.fromkeys(_locations(data))
             continue
-        for number, value in _fields(data):
+        for number, value in fields(data):
             inner = _FIELDS[message].get(number)
             if inner is not None and isinstance(value, memoryview):
                 outer = is_main and (message, inner) in (("Model", "Graph"), ("Graph", "Initializer"))
@@ -65,46 +64,9 @@ def external_files(model: bytes) -> External:
 
 def _locations(tensor: memoryview) -> Iterator[str]:
     """The files that a tensor names, be its data there or not: what says so may stand elsewhere in the encoding."""
-    for number, value in _fields(tensor):
+    for number, value in fields(tensor):
         if number == _EXTERNAL_DATA and isinstance(value, memoryview):
             # Of a field that comes twice the last one counts.
-            entry = {key: bytes(text) for key, text in _fields(value) if isinstance(text, memoryview)}
+            entry = {key: bytes(text) for key, text in fields(value) if isinstance(text, memoryview)}
             if entry.get(_KEY) == b"location":
                 yield entry.get(_VALUE, b"").decode()
-
-
-def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """The fields of a message by number: a number, or a piece of `data`. Those of fixed width are left out."""
-    at = 0
-    while at < len(data):
-        tag, at = _varint(data, at)
-        number, wire_type = tag >> 3, tag & 7
-        if tag > _MAX_TAG or not number:
-            raise ValueError("no field has such a number")
-        match wire_type:
-            case 0:
-                value, at = _varint(data, at)
-                yield number, value
-            case 1:
-                at += 8
-            case 5:
-                at += 4
-            case 2:
-                size, start = _varint(data, at)
-                at = start + size
-                if at <= len(data):
-                    yield number, data[start:at]
-            case _:
-                raise ValueError("a field is of no known type")
-    if at > len(data):
-        raise ValueError("it ends within a field")
-
-
-def _varint(data: memoryview, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, and where it ends."""
-    value = 0
-    for n, byte in enumerate(data[at : at + _MAX_VARINT_BYTES]):
-        value |= (byte & 0x7F) << 7 * n
-        if byte < 0x80:
-            return value, at + n + 1
-    raise ValueError("a number does not end")

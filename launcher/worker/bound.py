@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipelines.spec import JobSpec
-from predictors.base import Predictor
+from predictors.base import Bindable, Predictor
 from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch, WrongAnswer
 from predictors.feeding import check_features, feed
 from predictors.pool.inline import check_answer
@@ -55,7 +55,7 @@ def bind(
         SchemaMismatch: a column is missing, of a type the model cannot take, or named twice in the output.
     """
     columns = source.schema
-    if isinstance(predictor, PythonPredictor):
+    if isinstance(predictor, Bindable):
         predictor.bind(columns)
     check_features(columns, predictor.input_schema)
     passthrough = spec.output.columns if spec.output.columns is not None else tuple(columns.names)

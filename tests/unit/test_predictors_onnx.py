@@ -24,7 +24,7 @@ from sklearn.linear_model import LogisticRegression
 
 from predictors.base import SpanPredictor
 from predictors.bounds import Bounds
-from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch, WrongAnswer
+from predictors.errors import ModelNotLoadable, PredictorError, RowsRejected, SchemaMismatch, WrongAnswer
 from predictors.feeding import feed
 from predictors.onnx import OnnxPredictor
 
@@ -94,9 +94,15 @@ def perceptron(tmp_path_factory: pytest.TempPathFactory) -> str:
     )
 
 
-def loaded(path: str, *features: str, pass_nulls: bool = False) -> OnnxPredictor:
-    predictor = OnnxPredictor(path, features or None, pass_nulls)
+def loaded(
+    path: str, *features: str, pass_nulls: bool = False, columns: dict[str, pa.DataType] | None = None, **named: Any
+) -> OnnxPredictor:
+    """A loaded predictor that knows what it answers, bound to columns where they are given."""
+    predictor = OnnxPredictor(path, **{"features": features or None, "pass_nulls": pass_nulls, **named})
     predictor.load()
+    if columns is not None:
+        predictor.bind(pa.schema(columns))
+    assert predictor.output_schema.names
     return predictor
 
 
@@ -223,7 +229,7 @@ class TestInputsThatDoNotFit:
         self, weighted: str, features: tuple[str, ...], text: str
     ) -> None:
         with pytest.raises(SchemaMismatch) as caught:
-            loaded(weighted, *features)
+            loaded(weighted, *features, columns=dict.fromkeys("abcdx", pa.float64()))
         assert str(caught.value) == f"model {weighted} {text}"
 
     def test_several_features_for_a_model_that_takes_one_value(self, write: Write) -> None:
@@ -239,14 +245,17 @@ class TestInputsThatDoNotFit:
             loaded(path, "a")
         assert str(caught.value) == (
             f"model {path} has 2 inputs (a, b), but model.features names 1; "
-            "name one for each, in this order, or leave it out"
+            "name one for each, in this order, or leave it out; where an input takes several, write {a: [column, …], …}"
         )
 
     @pytest.mark.parametrize(
         ("inputs", "text"),
         [
-            ({"a": (FLOAT, ["n"]), "b": (FLOAT, ["n", 3])}, "takes 3 values a row in its input 'b'"),
-            ({"a": (FLOAT, ["n", 3, 3])}, "input 'a' has shape ['n', 3, 3]; [rows] or [rows, features] is known"),
+            ({"a": (FLOAT, ["n"]), "b": (FLOAT, ["n", 3])}, "takes 3 features a row in its input 'b'"),
+            (
+                {"a": (FLOAT, ["n", 3, 3])},
+                "input 'a' has shape ['n', 3, 3]; feed it from one column of fixed-size lists",
+            ),
             ({"a": (FLOAT, [4]), "b": (FLOAT, [5])}, "takes 4 and 5 rows in its inputs; export it"),
             ({"a": (TensorProto.COMPLEX64, ["n"])}, "not a readable ONNX model"),
         ],
@@ -257,7 +266,7 @@ class TestInputsThatDoNotFit:
         path = write(nodes, inputs, {f"{name}_out": of for name, of in inputs.items()})
 
         with pytest.raises(PredictorError, match=re.escape(text)):
-            loaded(path, *(("x",) if len(inputs) == 1 else ()))
+            loaded(path, *(("x",) if len(inputs) == 1 else ()), columns=dict.fromkeys("abx", pa.float64()))
 
     def test_a_model_without_inputs(self, write: Write) -> None:
         constant = numpy_helper.from_array(np.zeros((2, 1), np.float32))
@@ -288,13 +297,15 @@ class TestOutputs:
         )
         predictor = loaded(path, *"abcdef")
 
-        six = pa.list_(pa.float32(), 6)
+        deep = pa.list_(pa.list_(pa.float32(), 3), 2)
         assert predictor.output_schema == pa.schema(
-            [(name, pa.float32()) for name in ("flat", "narrow", "thin")] + [("wide", six), ("deep", six)]
+            [(name, pa.float32()) for name in ("flat", "narrow", "thin")]
+            + [("wide", pa.list_(pa.float32(), 6)), ("deep", deep)]
         )
         assert score(predictor, {name: [i, 10 * i] for i, name in enumerate("abcdef")}) == {
             **{name: [15.0, 150.0] for name in ("flat", "narrow", "thin")},
-            **{name: [[0, 1, 2, 3, 4, 5], [0, 10, 20, 30, 40, 50]] for name in ("wide", "deep")},
+            "wide": [[0, 1, 2, 3, 4, 5], [0, 10, 20, 30, 40, 50]],
+            "deep": [[[0, 1, 2], [3, 4, 5]], [[0, 10, 20], [30, 40, 50]]],
         }
 
     @pytest.fixture
@@ -433,16 +444,30 @@ class TestOutputs:
         with pytest.raises(SchemaMismatch, match="output 'y' has no value a row"):
             loaded(path)
 
-    def test_a_sequence_is_refused_by_name(self, write: Write) -> None:
-        path = write([node("SequenceConstruct", "x", "y")], {"x": (FLOAT, ["n"])}, {"z": (FLOAT, ["n"])})
+    def sequence(self, write: Write, *parts: str) -> str:
+        """A sequence of tensors, and one plain output."""
+        path = write(
+            [node("Neg", "x", "minus"), node("SequenceConstruct", " ".join(parts), "y")],
+            {"x": (FLOAT, ["n", 2])},
+            {"minus": (FLOAT, ["n", 2])},
+            three=np.float32([1, 2, 3]),
+        )
         model = onnx.load(path)
-        del model.graph.output[:]
-        model.graph.output.append(helper.make_tensor_sequence_value_info("y", FLOAT, ["n"]))
+        model.graph.output.append(helper.make_tensor_sequence_value_info("y", FLOAT, None))
         onnx.save_model(model, path)
+        return path
 
-        with pytest.raises(SchemaMismatch) as caught:
-            loaded(path)
-        assert str(caught.value) == f"model {path}: output 'y' is seq(tensor(float)), which is not a column"
+    def test_a_sequence_of_tensors_is_a_column_for_each(self, write: Write) -> None:
+        predictor = loaded(self.sequence(write, "x", "minus"), "a", "b", outputs=("y",))
+
+        assert score(predictor, {"a": [1.0], "b": [2.0]}) == {"y_0": [[1.0, 2.0]], "y_1": [[-1.0, -2.0]]}
+
+    def test_a_sequence_that_is_no_column_is_refused_unless_others_are_chosen(self, write: Write) -> None:
+        path = self.sequence(write, "three")
+
+        with pytest.raises(SchemaMismatch, match=r"output 'y_0' has shape \[3\] for 7 row"):
+            loaded(path, "a", "b")
+        assert score(loaded(path, "a", "b", outputs=("minus",)), {"a": [1.0], "b": [2.0]}) == {"minus": [[-1.0, -2.0]]}
 
 
 class TestClassifiers:
@@ -470,17 +495,360 @@ class TestClassifiers:
         assert answer["label"] == classifier.predict(self.FEATURES).tolist()
         np.testing.assert_allclose(answer["probabilities"], classifier.predict_proba(self.FEATURES), atol=1e-6)
 
-    def test_a_map_for_each_row_is_refused_with_the_way_out(
+    @pytest.mark.parametrize(
+        ("labels", "columns"),
+        [
+            (("leaves", "stays"), ["prob_leaves", "prob_stays"]),
+            ((0, 1), ["prob_0", "prob_1"]),
+            ((-7, 2**40), ["prob_-7", f"prob_{2**40}"]),
+            (("", "à b/c"), ["prob_", "prob_à b/c"]),
+        ],
+        ids=["text", "numbers", "odd numbers", "odd text"],
+    )
+    def test_a_map_for_each_row_is_a_column_for_each_class(
+        self, tmp_path: Path, labels: tuple[Any, Any], columns: list[str]
+    ) -> None:
+        classifier = LogisticRegression().fit(self.FEATURES, np.where(self.FEATURES.sum(axis=1) > 0, *labels))
+        predictor = loaded(self.save(classifier, tmp_path, zipmap=True), "a", "b")
+
+        answer = score(predictor, {"a": self.FEATURES[:, 0], "b": self.FEATURES[:, 1]})
+
+        label = pa.string() if isinstance(labels[0], str) else pa.int64()
+        assert predictor.output_schema == pa.schema(
+            [("output_label", label), *((name, pa.float32()) for name in columns)]
+        )
+        assert answer["output_label"] == classifier.predict(self.FEATURES).tolist()
+        expected = classifier.predict_proba(self.FEATURES).T.tolist()
+        for name, each in zip(columns, classifier.classes_.argsort(), strict=True):
+            place = columns.index(f"prob_{classifier.classes_[each]}")
+            np.testing.assert_allclose(answer[columns[place]], expected[each], atol=1e-6)
+            assert name in answer
+
+    def test_it_can_be_chosen_renamed_and_taken_in_part(self, classifier: LogisticRegression, tmp_path: Path) -> None:
+        path = self.save(classifier, tmp_path, zipmap=True)
+        names = {
+            ("output_probability",): ["prob_leaves", "prob_stays"],
+            ("prob_stays", "output_label"): ["prob_stays", "output_label"],
+        }
+        for chosen, columns in names.items():
+            assert loaded(path, "a", "b", outputs=chosen).output_schema.names == columns
+        named = loaded(path, "a", "b", outputs={"output_probability": ("gone", "here"), "output_label": "said"})
+        assert named.output_schema.names == ["gone", "here", "said"]
+        assert loaded(path, "a", "b", outputs={"prob_stays": "p"}).output_schema.names == ["p"]
+        with pytest.raises(
+            SchemaMismatch, match=r"names 1 column\(s\) for output 'output_probability' .* gives 2: prob_l"
+        ):
+            loaded(path, "a", "b", outputs={"output_probability": "p"})
+
+    @pytest.mark.parametrize("labels", [(0, 1), ("no", "yes"), (0, 1, 2)], ids=str)
+    def test_lightgbm_by_its_own_converter(self, tmp_path: Path, labels: tuple[Any, ...]) -> None:
+        lightgbm = pytest.importorskip("lightgbm")
+        converters = pytest.importorskip("onnxmltools")
+        from onnxmltools.convert.common.data_types import FloatTensorType
+
+        target = np.array(labels)[np.arange(200) % len(labels)]
+        model = lightgbm.LGBMClassifier(n_estimators=2, verbose=-1).fit(self.FEATURES, target)
+        exported = converters.convert_lightgbm(model, initial_types=[("input", FloatTensorType([None, 2]))])
+        (tmp_path / "model.onnx").write_bytes(exported.SerializeToString())
+
+        answer = score(
+            loaded(str(tmp_path / "model.onnx"), "a", "b"), {"a": self.FEATURES[:, 0], "b": self.FEATURES[:, 1]}
+        )
+
+        assert list(answer) == ["label", *(f"prob_{label}" for label in labels)]
+        assert answer["label"] == model.predict(self.FEATURES).tolist()
+        np.testing.assert_allclose(
+            np.transpose([answer[f"prob_{label}"] for label in labels]), model.predict_proba(self.FEATURES), atol=1e-5
+        )
+
+    def test_two_maps_of_the_same_classes_have_to_be_named_apart(self, tmp_path: Path) -> None:
+        path = self.two_maps(tmp_path)
+
+        with pytest.raises(SchemaMismatch, match="two of its outputs would be column 'prob_0'; name them apart"):
+            loaded(path, "a", "b")
+        named = loaded(path, "a", "b", outputs={"p": ("p0", "p1"), "q": ("q0", "q1")})
+        assert score(named, {"a": [1.0], "b": [2.0]}) == {"p0": [1.0], "p1": [2.0], "q0": [-1.0], "q1": [-2.0]}
+
+    def two_maps(self, folder: Path) -> str:
+        path = save(
+            folder / "maps.onnx",
+            [node("Identity", "x", "r"), node("Neg", "x", "s")],
+            {"x": (FLOAT, ["n", 2])},
+            {"s": (FLOAT, ["n", 2])},
+        )
+        model = onnx.load(path)
+        del model.graph.output[:]
+        element = helper.make_map_type_proto(INT64, helper.make_tensor_type_proto(FLOAT, []))
+        for tensor, name in (("r", "p"), ("s", "q")):
+            model.graph.node.append(
+                helper.make_node("ZipMap", [tensor], [name], domain="ai.onnx.ml", classlabels_int64s=[0, 1])
+            )
+            model.graph.output.append(helper.make_value_info(name, helper.make_sequence_type_proto(element)))
+        model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 1))
+        onnx.save_model(model, path)
+        return path
+
+    def test_maps_that_cannot_be_taken_off_are_read_as_they_are(
+        self, classifier: LogisticRegression, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = self.save(classifier, tmp_path, zipmap=True)
+        rows = {"a": self.FEATURES[:20, 0], "b": self.FEATURES[:20, 1]}
+        expected = score(loaded(path, "a", "b"), rows)
+        monkeypatch.setattr("predictors.onnx_file.without_zipmaps", lambda model: (model, {}))
+
+        assert score(loaded(path, "a", "b"), rows) == expected
+
+    def test_a_tenants_classifier_is_read_within_its_bounds(
         self, classifier: LogisticRegression, tmp_path: Path
     ) -> None:
         path = self.save(classifier, tmp_path, zipmap=True)
 
-        with pytest.raises(SchemaMismatch) as caught:
-            loaded(path, "a", "b")
-        assert str(caught.value) == (
-            f"model {path}: output 'output_probability' is seq(map(string,tensor(float))), which is not a column; "
-            "export a classifier with zipmap=False"
+        predictor = loaded(path, "a", "b", within=Bounds((str(tmp_path),)))
+
+        assert predictor.output_schema.names == ["output_label", "prob_leaves", "prob_stays"]
+
+
+class TestChosenOutputs:
+    @pytest.fixture
+    def several(self, write: Write) -> str:
+        """One value, three of them, and one answer for all rows."""
+        return write(
+            [
+                node("Neg", "x", "minus"),
+                node("ReduceSum", "x axis", "total", keepdims=1),
+                node("ReduceMax", "x", "most", keepdims=0),
+            ],
+            {"x": (FLOAT, ["n", 3])},
+            {"minus": (FLOAT, ["n", 3]), "total": (FLOAT, ["n", 1]), "most": (FLOAT, [])},
+            axis=np.array([1], np.int64),
         )
+
+    @pytest.mark.parametrize(
+        ("outputs", "expected"),
+        [
+            (("total",), {"total": [6.0]}),
+            (("total", "minus"), {"total": [6.0], "minus": [[-1, -2, -3]]}),
+            ({"total": "churn_score"}, {"churn_score": [6.0]}),
+            ({"total": ("churn_score",)}, {"churn_score": [6.0]}),
+            ({"minus": ("a", "b", "c"), "total": "t"}, {"a": [-1], "b": [-2], "c": [-3], "t": [6.0]}),
+            ({"minus": "list"}, {"list": [[-1, -2, -3]]}),
+        ],
+        ids=str,
+    )
+    def test_they_become_columns_in_the_order_and_under_the_names_of_the_spec(
+        self, several: str, outputs: Any, expected: dict[str, Any]
+    ) -> None:
+        predictor = loaded(several, "a", "b", "c", outputs=outputs)
+
+        answer = score(predictor, {"a": [1], "b": [2], "c": [3]})
+
+        assert list(answer) == list(expected)
+        assert answer == expected
+
+    @pytest.mark.parametrize(
+        ("outputs", "text"),
+        [
+            (("totl",), "names 'totl', which model {path} does not answer; did you mean 'total'?"),
+            (("score",), "names 'score', which model {path} does not answer; there are minus, total, most"),
+            ({"churn": "total"}, "there are minus, total, most; the model's own name comes first: {{total: churn}}"),
+            ({"minus": ("a", "b")}, "names 2 column(s) for output 'minus' of model {path}, which has 3 values a row"),
+            ({"total": ("a", "b")}, "names 2 columns for output 'total' of model {path}, which has one value a row"),
+            ({"total": "a", "minus": ("a", "b", "c")}, "two of its outputs would be column 'a'; name them apart"),
+            (("most",), "output 'most' has shape [] for 7 row(s); each row needs an answer of its own"),
+        ],
+        ids=["a letter", "nothing near", "the wrong way round", "too few", "too many", "one name", "no column"],
+    )
+    def test_what_cannot_be_is_refused_by_name(self, several: str, outputs: Any, text: str) -> None:
+        with pytest.raises(SchemaMismatch, match=re.escape(text.format(path=several))):
+            loaded(several, "a", "b", "c", outputs=outputs)
+
+    def test_the_remedy_names_the_only_output(self, weighted: str) -> None:
+        with pytest.raises(SchemaMismatch, match=re.escape("to call it so, write {y: churn_score}")):
+            loaded(weighted, "a", "b", "c", outputs=("churn_score",))
+
+
+EMBEDDING = pa.list_(pa.float32())
+FIXED = pa.list_(pa.float32(), 3)
+
+
+class TestLists:
+    @pytest.mark.parametrize("type_", [EMBEDDING, FIXED, pa.large_list(pa.float64()), pa.list_view(pa.int8())], ids=str)
+    def test_a_column_of_lists_fills_an_input(self, weighted: str, type_: pa.DataType) -> None:
+        predictor = loaded(weighted, "x", columns={"x": type_})
+
+        assert predictor.input_schema == pa.schema([("x", FIXED)])
+        assert score(predictor, {"x": pa.array([[1, 2, 3], [3, 2, 1]], type_)}) == {"y": [321.0, 123.0]}
+
+    def test_a_row_of_another_length_is_rejected_and_its_neighbours_are_scored(self, weighted: str) -> None:
+        predictor = loaded(weighted, "x", columns={"x": EMBEDDING})
+
+        fed = feed(
+            pa.record_batch({"x": pa.array([[1, 2, 3], [1, 2], [3, 2, 1]], EMBEDDING)}),
+            predictor.input_schema,
+            "reject",
+        )
+
+        assert [(bad.row, bad.error_type) for bad in fed.bad] == [(1, "UnfitFeature")]
+        assert predictor.predict(fed.rows).to_pydict() == {"y": [321.0, 123.0]}
+
+    @pytest.mark.parametrize("type_", [EMBEDDING, pa.list_(pa.float64(), 2)], ids=str)
+    @pytest.mark.parametrize("order", ["xa", "ax"])
+    def test_lists_and_single_values_fill_an_input_together(
+        self, weighted: str, type_: pa.DataType, order: str
+    ) -> None:
+        predictor = loaded(weighted, *order, columns={"a": pa.int64(), "x": type_})
+
+        answer = score(predictor, {"x": pa.array([[1, 2], [3, 4]], type_), "a": [5, 6]})
+
+        assert answer == {"y": [521.0, 643.0] if order == "xa" else [215.0, 436.0]}
+
+    @pytest.mark.parametrize(
+        ("columns", "text"),
+        [
+            (
+                {"a": pa.float32(), "b": pa.list_(pa.float32(), 3)},
+                "takes 3 values a row in its input 'x', but its columns have 4: a (1), b (3)",
+            ),
+            ({"a": EMBEDDING, "b": EMBEDDING}, "how many values of its input 'x' come from column 'a' is not known"),
+            ({"a": pa.list_(EMBEDDING)}, "input 'x' has shape ['n', 3], and column 'a' is list<"),
+        ],
+        ids=["too wide", "two of any length", "too deep"],
+    )
+    def test_columns_that_do_not_add_up_are_refused(
+        self, weighted: str, columns: dict[str, pa.DataType], text: str
+    ) -> None:
+        with pytest.raises(SchemaMismatch, match=re.escape(text)):
+            loaded(weighted, *columns, columns=columns)
+
+    @pytest.mark.parametrize(
+        ("type_", "values"),
+        [
+            (pa.list_(pa.list_(pa.float32(), 3), 2), [[[1, 2, 3], [4, 5, 6]]]),
+            (pa.list_(pa.list_(pa.float32())), [[[1, 2, 3], [4, 5, 6]]]),
+            (pa.list_(pa.float32(), 6), [[1, 2, 3, 4, 5, 6]]),
+            (pa.fixed_shape_tensor(pa.float32(), [2, 3]), [[1, 2, 3, 4, 5, 6]]),
+        ],
+        ids=["fixed", "any", "flat", "tensor"],
+    )
+    def test_more_axes_take_lists_in_lists_or_all_values_in_one(
+        self, write: Write, type_: pa.DataType, values: list[Any]
+    ) -> None:
+        path = write([node("Neg", "x", "y")], {"x": (FLOAT, ["n", 2, 3])}, {"y": (FLOAT, ["n", 2, 3])})
+        predictor = loaded(path, columns={"x": type_})
+        column = (
+            pa.ExtensionArray.from_storage(type_, pa.array(values, type_.storage_type))
+            if isinstance(type_, pa.BaseExtensionType)
+            else pa.array(values, type_)
+        )
+
+        assert score(predictor, {"x": column}) == {"y": [[[-1, -2, -3], [-4, -5, -6]]]}
+
+    def test_axes_that_are_open_are_those_of_the_column(self, write: Write) -> None:
+        path = write([node("Neg", "x", "y")], {"x": (FLOAT, ["n", "a", "b"])}, {"y": (FLOAT, ["n", "a", "b"])})
+        type_ = pa.list_(pa.list_(pa.float32(), 2), 1)
+
+        predictor = loaded(path, columns={"x": type_})
+
+        assert predictor.output_schema == pa.schema([("y", type_)])
+
+    @pytest.fixture
+    def reader(self, write: Write) -> str:
+        """Sums token ids times a mask, and answers each id plus one."""
+        return write(
+            [
+                node("Mul", "ids mask", "seen"),
+                node("ReduceSum", "seen axis", "sum", keepdims=0),
+                node("Add", "ids one", "next"),
+            ],
+            {"ids": (INT64, ["n", "k"]), "mask": (INT64, ["n", "k"])},
+            {"sum": (INT64, ["n"]), "next": (INT64, ["n", "k"])},
+            axis=np.array([1], np.int64),
+            one=np.array(1, np.int64),
+        )
+
+    def test_lists_of_any_length_are_called_by_length_and_answered_in_order(self, reader: str) -> None:
+        tokens = pa.list_(pa.int32())
+        predictor = loaded(reader, columns={"ids": tokens, "mask": tokens})
+        ids = [list(range(1, 1 + row % 4)) for row in range(50)]
+
+        answer = score(
+            predictor, {"ids": pa.array(ids, tokens), "mask": pa.array([[1] * len(row) for row in ids], tokens)}
+        )
+
+        assert predictor.output_schema == pa.schema([("sum", pa.int64()), ("next", pa.list_(pa.int64()))])
+        assert answer == {"sum": [sum(row) for row in ids], "next": [[each + 1 for each in row] for row in ids]}
+
+    def test_a_copy_in_another_process_knows_the_columns(self, reader: str) -> None:
+        tokens = pa.list_(pa.int64())
+        copy = pickle.loads(pickle.dumps(loaded(reader, columns={"ids": tokens, "mask": tokens})))
+
+        copy.load()
+
+        assert score(copy, {"ids": pa.array([[1, 2]], tokens), "mask": pa.array([[1, 1]], tokens)})["sum"] == [3]
+
+    def test_a_null_list_of_unknown_length_is_rejected_where_nulls_pass(self, write: Write) -> None:
+        path = write(
+            [node("ReduceSum", "x axis", "y", keepdims=0)],
+            {"x": (FLOAT, ["n", "k"])},
+            {"y": (FLOAT, ["n"])},
+            axis=np.array([1], np.int64),
+        )
+        predictor = loaded(path, columns={"x": EMBEDDING}, pass_nulls=True)
+        rows = pa.record_batch({"x": pa.array([[1.0], None, [2.0, 3.0]], EMBEDDING)})
+
+        with pytest.raises(RowsRejected) as caught:
+            predictor.predict(rows)
+        assert caught.value.rows == (1,)
+        assert predictor.predict(rows.take(pa.array([0, 2]))).to_pydict() == {"y": [1.0, 5.0]}
+
+    def test_nulls_that_pass_are_nan_within_lists_and_for_a_whole_one(self, write: Write) -> None:
+        path = write([node("IsNaN", "x", "y")], {"x": (FLOAT, ["n", 2])}, {"y": (TensorProto.BOOL, ["n", 2])})
+        predictor = loaded(path, columns={"x": EMBEDDING}, pass_nulls=True)
+
+        answer = score(predictor, {"x": pa.array([[1.0, None], None, [1.0, 2.0]], EMBEDDING)})
+
+        assert answer == {"y": [[False, True], [True, True], [False, False]]}
+
+    def test_texts_come_in_lists_as_well(self, write: Write) -> None:
+        path = write([node("Identity", "x", "y")], {"x": (STRING, ["n", 2])}, {"y": (STRING, ["n", 2])})
+
+        assert score(loaded(path, columns={"x": pa.list_(pa.string())}), {"x": [["a", "é"]]}) == {"y": [["a", "é"]]}
+
+
+class TestColumnsForEachInput:
+    @pytest.fixture
+    def mixed(self, write: Write) -> str:
+        """Two numbers, and a text."""
+        return write(
+            [node("ReduceSum", "num axis", "sum", keepdims=1), node("Identity", "cat", "where")],
+            {"num": (FLOAT, ["n", 2]), "cat": (STRING, ["n", 1])},
+            {"sum": (FLOAT, ["n", 1]), "where": (STRING, ["n", 1])},
+            axis=np.array([1], np.int64),
+        )
+
+    ROWS = {"a": [1.0], "b": [2.0], "c": ["x"], "cat": ["y"]}
+
+    @pytest.mark.parametrize(
+        ("features", "where"),
+        [
+            ({"num": ("a", "b"), "cat": ("c",)}, "x"),
+            ({"cat": ("c",), "num": ("b", "a")}, "x"),
+            ({"num": ("a", "b")}, "y"),
+        ],
+        ids=["all", "in any order", "one of them"],
+    )
+    def test_an_input_takes_the_columns_named_for_it_or_that_of_its_name(
+        self, mixed: str, features: dict[str, tuple[str, ...]], where: str
+    ) -> None:
+        columns = {name: pa.array(values).type for name, values in self.ROWS.items()}
+
+        assert score(loaded(mixed, features=features, columns=columns), self.ROWS) == {"sum": [3.0], "where": [where]}
+
+    def test_an_input_that_is_not_there_is_named_with_the_nearest(self, mixed: str) -> None:
+        with pytest.raises(
+            SchemaMismatch, match=r"names an input 'nums', which .* does not have; did you mean 'num'\?"
+        ):
+            loaded(mixed, features={"nums": ("a", "b")})
 
 
 class TestFixedNumberOfRows:
@@ -564,8 +932,8 @@ class TestFilesThatAreNoModel:
 
     @pytest.mark.parametrize(
         "content",
-        [b"", b"\0" * 1000, b"my shopping list\n" * 100, np.random.default_rng(1).bytes(10_000)],
-        ids=["empty", "zeros", "text", "random"],
+        [b"\x08\x07", b"\0" * 1000, b"my shopping list\n" * 100, np.random.default_rng(1).bytes(10_000)],
+        ids=["no graph", "zeros", "text", "random"],
     )
     def test_bytes_that_are_no_model(self, tmp_path: Path, content: bytes) -> None:
         path = tmp_path / "model.onnx"
@@ -575,6 +943,66 @@ class TestFilesThatAreNoModel:
             loaded(str(path))
         assert str(caught.value).startswith(f"model {path} is not a readable ONNX model: ")
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("content", "text"),
+        [
+            (b"", "is no ONNX model but an empty file; copy"),
+            (
+                pickle.dumps({"a": 1}),
+                "is no ONNX model but a pickle (of scikit-learn, joblib or torch?); export it to ONNX",
+            ),
+            (b"<!DOCTYPE html><html>", "is no ONNX model but an HTML page; the download gave a page"),
+            (b"version https://git-lfs.github.com/spec/v1\noid", "but a pointer of Git LFS; fetch .* `git lfs pull`"),
+            (b"PK\x03\x04" + b"\0" * 26 + b"m/data.pkl", "but a checkpoint of PyTorch; export .* torch.onnx.export"),
+            (b"PK\x03\x04" + b"\0" * 26 + b"metadata.json", "but a model of Keras; export it with tf2onnx"),
+            (b"PK\x03\x04" + b"\0" * 26 + b"notes.txt", "but a zip archive; unpack it"),
+            (b"\x89HDF\r\n\x1a\n", "but an HDF5 file, as Keras saves them; export it with tf2onnx"),
+            (b"tree\nversion=v4\n", "but a text model of LightGBM; convert it"),
+            (b'{"learner": 1}', "but JSON .*; convert it with onnxmltools"),
+        ],
+        ids=["empty", "pickle", "html", "lfs", "torch", "keras", "zip", "h5", "lightgbm", "json"],
+    )
+    def test_a_file_of_another_kind_is_called_what_it_is(self, tmp_path: Path, content: bytes, text: str) -> None:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(content)
+
+        for within in (None, Bounds((str(tmp_path),))):
+            with pytest.raises(ModelNotLoadable, match=text.replace("(", r"\(").replace("?)", r"\?\)")) as caught:
+                loaded(str(path), within=within)
+            assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("change", "text"),
+        [
+            ({"ir_version": 99}, "its IR version is 99, and onnxruntime .* reads up to .*; save it with ir_version="),
+            (
+                {"opset": 99},
+                "its opset of ai.onnx is 99, and onnxruntime .* knows up to .*; export it with target_opset=",
+            ),
+            (
+                {"domain": "com.example"},
+                "operator com.example:Foo is one of its own, and those are not loaded; export it",
+            ),
+            ({"op": "Divine"}, "operator Divine is not known in its opset 17; export it"),
+        ],
+        ids=["ir", "opset", "custom", "unknown"],
+    )
+    def test_a_model_for_another_runtime_is_refused_with_the_way_out(
+        self, write: Write, change: dict[str, Any], text: str
+    ) -> None:
+        path = write([node("Neg", "x", "y")], {"x": (FLOAT, ["n"])}, {"y": (FLOAT, ["n"])})
+        model = onnx.load(path)
+        model.ir_version = change.get("ir_version", IR_VERSION)
+        model.opset_import[0].version = change.get("opset", OPSET)
+        model.graph.node[0].op_type = change.get("op", "Foo" if "domain" in change else "Neg")
+        if "domain" in change:
+            model.graph.node[0].domain = change["domain"]
+            model.opset_import.append(helper.make_opsetid(change["domain"], 1))
+        Path(path).write_bytes(model.SerializeToString())
+
+        with pytest.raises(ModelNotLoadable, match=text):
+            loaded(path)
 
     def test_a_model_that_is_cut_short_anywhere_is_refused_or_whole(self, weighted: str) -> None:
         content = Path(weighted).read_bytes()
@@ -629,6 +1057,14 @@ class TestExternalData:
 
     def test_weights_beside_the_model_are_read(self, models: Path) -> None:
         assert score(loaded(self.save(models, "weights.bin")), {"x": [1.0]}) == {"y": [8.0]}
+
+    def test_weights_that_are_missing_are_named(self, models: Path) -> None:
+        path = self.save(models, "gone.bin")
+
+        with pytest.raises(
+            ModelNotLoadable, match=r"its weights lie in .*gone\.bin, and that file is missing; copy it"
+        ):
+            loaded(path)
 
     @pytest.mark.parametrize(
         "location",
