@@ -56,6 +56,11 @@ INTEGERS = [(1,), (2**63 - 1,), (-(2**63),), (2**53 + 1,)]
         ([(b"\0\xff",), (None,)], pa.array([b"\0\xff", None])),
         ([("a",), (b"\xff",)], pa.array([b"a", b"\xff"])),
         ([(math.inf,), (1.0,)], pa.array([math.inf, 1.0])),
+        ([(2**53,), (0.5,), (-(2**53),)], pa.array([2.0**53, 0.5, -(2.0**53)])),
+        ([(2**53 + 1,), (0.1 + 0.2,), (None,)], pa.array(["9007199254740993", "0.30000000000000004", None])),
+        ([(-(2**63),), (1e300,)], pa.array(["-9223372036854775808", "1.0e+300"])),
+        ([(-0.0,), (0.0,), ("a",), (None,)], pa.array(["-0.0", "0.0", "a", None])),
+        ([(2**63 - 1,), (0.1 + 0.2,), ("a",)], pa.array(["9223372036854775807", "0.30000000000000004", "a"])),
     ],
     ids=[
         "integers",
@@ -66,6 +71,11 @@ INTEGERS = [(1,), (2**63 - 1,), (-(2**63),), (2**53 + 1,)]
         "blob",
         "text and blob",
         "inf",
+        "integers that a float keeps",
+        "an integer that a float does not keep",
+        "the least integer and a real",
+        "zeros and text",
+        "all kinds of numbers and text",
     ],
 )
 def test_a_columns_type_follows_from_all_of_its_values(
@@ -127,6 +137,26 @@ def test_an_expression_without_values_is_a_number(database: Database, tmp_path: 
     connection = database("CREATE TABLE t (x INTEGER)")
 
     assert read(connection, "SELECT x * 2 AS y FROM t", tmp_path).schema == pa.schema({"y": pa.float64()})
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ([(1,), ("a",)], "read as text: it holds text among its numbers; for numbers write CAST(x AS REAL)"),
+        ([(2**60,), (0.5,)], "read as text: beside reals it holds integers beyond 2^53"),
+        ([(b"a",), ("a",)], "read as binary: it holds blobs among its text"),
+        ([(1,), (0.5,), (None,)], None),
+    ],
+)
+def test_a_type_that_a_person_may_not_expect_is_said(
+    database: Database, tmp_path: Path, values: list[tuple[Any]], said: str | None
+) -> None:
+    connection = database("CREATE TABLE t (x, y)", ("INSERT INTO t (x) VALUES (?)", values))
+    read = snapshot(connection, "SELECT x, y FROM t", tmp_path / "s", 1000)
+
+    assert [notice.code for notice in read.notices] == ["read_as"] * (said is not None)
+    assert all(f"input.query: column 'x' is {said}" in str(notice) for notice in read.notices)
+    assert sample(connection, "SELECT x, y FROM t", 1).notices == read.notices
 
 
 def test_blobs_mixed_with_numbers_are_refused(database: Database, tmp_path: Path) -> None:
@@ -206,6 +236,8 @@ def expected_type(values: list[Any]) -> pa.DataType | None:
         return None if kinds & {int, float} else pa.binary()
     if str in kinds:
         return pa.string()
+    if kinds == {int, float} and any(isinstance(value, int) and abs(value) > 2**53 for value in values):
+        return pa.string()
     return pa.int64() if kinds == {int} else pa.float64()
 
 
@@ -213,7 +245,7 @@ def same(read: Any, written: Any, type_: pa.DataType) -> bool:
     if written is None or read is None:
         return read is written
     if pa.types.is_string(type_) and isinstance(written, float):
-        return math.isclose(float(read), written, rel_tol=1e-14)
+        return repr(float(read)) == repr(written)
     if pa.types.is_string(type_):
         return bool(read == str(written))
     if pa.types.is_binary(type_) and isinstance(written, str):
