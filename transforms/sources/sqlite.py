@@ -45,9 +45,9 @@ def read_sqlite(session: Session, statement: str, limit: int | None) -> Result:
     """Prepare to read `statement`, or its first `limit` rows. The types are those of all rows in either case.
 
     Integers come as int64, reals and integers mixed as float64, anything mixed with text as string, as do integers
-    beyond 2^53 mixed with reals, and blobs as binary. A
-    column without any value goes by its declared type; an expression has none, and counts as float64. BOOLEAN is an
-    integer in SQLite, and dates and times are text, so that is how they come.
+    beyond 2^53 mixed with reals, and blobs as binary. A column without any value goes by its declared type; an
+    expression has none, and counts as float64. BOOLEAN is an integer in SQLite, and dates and times are text, so that
+    is how they come.
 
     Raises:
         InputError: the database refuses the statement, or a column mixes blobs with numbers.
