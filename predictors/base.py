@@ -22,9 +22,11 @@ class ModelSpec:
         flavor: which predictor loads it.
         features: columns fed to the model, in its order, or those for each of its inputs; None: the columns named like
             the model's inputs.
-        nulls: a row with a null or NaN feature is rejected, passed as NaN, or fails the job.
+        nulls: a row with a null or NaN feature is rejected, passed as NaN, or fails the job. A class that says nothing
+            of features gets nulls as they are, but for "fail".
         outputs: those of the model's outputs that become columns, or a column's name for each, or several names for one
             that is a list; None: all of them under their own names.
+        args: keyword arguments of a Python class's constructor, JSON values; kept and shown as they are.
     """
 
     uri: str
@@ -33,6 +35,7 @@ class ModelSpec:
     features: Features = field(default=None, hash=False)
     nulls: Nulls = "reject"
     outputs: Outputs = field(default=None, hash=False)
+    args: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelSpec":

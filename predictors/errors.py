@@ -27,7 +27,23 @@ class SchemaMismatch(PredictorError):
 
 
 class WrongAnswer(PredictorError):
-    """The model returned another number of rows, or other columns, than it promised."""
+    """The model returned another number of rows, or other columns, than it promised.
+
+    Args:
+        reason: one line.
+        row: the row with the answer that does not fit, its index within the call, where it is known.
+    """
+
+    def __init__(self, reason: str, row: int | None = None) -> None:
+        super().__init__(*((reason,) if row is None else (reason, row)))
+        self.row = row
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+    def shifted(self, row: int) -> "WrongAnswer":
+        """The same error, its row counted in something larger than the call."""
+        return WrongAnswer(str(self), row)
 
 
 class ModelCrashed(PredictorError):

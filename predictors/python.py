@@ -1,38 +1,50 @@
 """A model that is a Python class: `module:Class` with `load()` and `predict(rows)`."""
 
-import importlib
+import difflib
+import inspect
+import os
+import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from predictors.answers import Unfit, brief, read_answer
+from predictors.blame import blame, log_once
 from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch, WrongAnswer
 from predictors.feeding import check_names
-from predictors.recovery import text_of
+from predictors.finding import defined_at, find_class, named
 
 
 @dataclass
 class PythonPredictor:
     """Scores with a class of the user's.
 
-    The class has `load()`, optional, and `predict(rows: pa.RecordBatch) -> pa.RecordBatch`. It may declare
-    `input_schema`, `output_schema` (pa.Schema) and `thread_safe` (bool, default False). What it does not declare is
-    taken from the features, under the types in which they are read, and from its answer to the first rows.
+    The class has `load()`, optional, and `predict(rows: pa.RecordBatch)`, which returns a table of any kind that
+    `predictors.answers` takes. It may declare `features` (names of columns), `input_schema` and `output_schema`
+    (pa.Schema), and `thread_safe` (bool, default False). What it does not declare is taken from the input, under the
+    types in which it is read, and from its answer to the first rows.
 
     Args:
         uri: `module:Class`; the module is looked for in the job's working folder, too.
-        features: columns given to `predict`, in this order; None: those of `input_schema`, or all.
+        features: columns given to `predict`, in this order; None: those that the class declares, or all.
+        args: keyword arguments of the constructor.
     """
 
     uri: str
     features: tuple[str, ...] | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
     thread_safe: bool = field(default=False, init=False)
     _model: Any = field(default=None, init=False, repr=False)
+    _chosen: tuple[str, ...] | None = field(default=None, init=False, repr=False)
     _input_schema: pa.Schema | None = field(default=None, init=False, repr=False)
     _output_schema: pa.Schema | None = field(default=None, init=False, repr=False)
+    _is_learnt: bool = field(default=False, init=False, repr=False)
+    _own: tuple[str, ...] = field(default=(), init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self.thread_safe = bool(getattr(self._class(), "thread_safe", False))
+        self.thread_safe = bool(getattr(find_class(self.uri), "thread_safe", False))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_model": None}
@@ -47,28 +59,40 @@ class PythonPredictor:
         """What the class declares or `learn` was shown; None while neither is known."""
         return self._output_schema
 
+    @property
+    def declares_features(self) -> bool:
+        """Whether the class or the spec says which columns are read. Known after `load`."""
+        return self.features is not None or self._chosen is not None
+
     def load(self) -> None:
         """Make an instance and load it.
 
         Raises:
-            ModelNotLoadable: the constructor or `load` raised, there is no `predict`, or a declared schema is none.
+            ModelNotLoadable: the constructor or `load` raised, `predict` is not there or cannot be called with rows, or
+                what the class declares is of a wrong kind.
             SchemaMismatch: a feature is not in the `input_schema` that the class declares.
         """
-        cls = self._class()
+        cls = find_class(self.uri)
+        self._own = _files_of(cls)
+        self._check_args(cls)
         try:
-            model = cls()
+            model = cls(**self.args)
             if hasattr(model, "load"):
                 model.load()
         except PredictorError:
             raise
         except (Exception, SystemExit) as error:
-            raise ModelNotLoadable(f"model {self.uri} did not load: {_named(error)}") from error
-        if not callable(getattr(model, "predict", None)):
-            raise ModelNotLoadable(f"model {self.uri} has no method predict(rows)")
-        declared = self._declared(model, "input_schema")
+            blame(error, self._own)
+            log_once(error, self.uri)
+            raise ModelNotLoadable(f"model {self.uri} did not load: {named(error)}") from error
+        self._check_predict(model)
+        features, declared = self._declared_features(model), self._declared(model, "input_schema")
         if declared is not None:
-            self._input_schema = self._chosen(declared)
-        self._output_schema = self._declared(model, "output_schema") or self._output_schema
+            self._input_schema = self._selected(declared, features)
+        self._chosen = tuple(declared.names) if features is None and declared is not None else features
+        output_schema = self._declared(model, "output_schema")
+        if output_schema is not None:
+            self._output_schema, self._is_learnt = output_schema, False
         self._model = model
 
     def bind(self, columns: pa.Schema) -> None:
@@ -78,20 +102,20 @@ class PythonPredictor:
             SchemaMismatch: a feature is not one column of the input.
         """
         if self._input_schema is None:
-            names = self.features or columns.names
+            names = self.features or self._chosen or columns.names
             check_names(columns, names)
             self._input_schema = pa.schema([columns.field(name).remove_metadata() for name in names])
 
     def learn(self, output_schema: pa.Schema) -> None:
         """Take the prediction columns from an answer, where the class does not declare them."""
         if self._output_schema is None:
-            self._output_schema = output_schema.remove_metadata()
+            self._output_schema, self._is_learnt = output_schema.remove_metadata(), True
 
     def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
-        """Hand `rows` to the class.
+        """Hand `rows` to the class. An exception of its own leaves with its place in the user's code.
 
         Raises:
-            WrongAnswer: it did not return a RecordBatch, or it called `sys.exit`.
+            WrongAnswer: what it returned is no table, or not the one that was promised; or it called `sys.exit`.
         """
         if self._model is None:
             raise ModelNotLoadable(f"model {self.uri} was not loaded")
@@ -100,9 +124,28 @@ class PythonPredictor:
         except SystemExit as error:
             # It would end the thread without a word, and the job would wait for it forever.
             raise WrongAnswer(f"model {self.uri}: predict called sys.exit({error.code!r})") from error
-        if not isinstance(answer, pa.RecordBatch):
-            raise WrongAnswer(f"model {self.uri}: predict returned {_type_name(answer)}, not a pyarrow.RecordBatch")
-        return answer
+        except PredictorError:
+            raise
+        except Exception as error:
+            blame(error, self._own)
+            log_once(error, self.uri)
+            raise
+        try:
+            return read_answer(answer, rows.num_rows, self._output_schema)
+        except Unfit as error:
+            raise self._wrong(answer, error) from error
+
+    def _wrong(self, answer: Any, error: Unfit) -> WrongAnswer:
+        text = f"model {self.uri}: predict returned {_type_name(answer)}: {error}"
+        if self._output_schema is not None and self._is_learnt:
+            fields = ", ".join(f"({field.name!r}, ...)" for field in self._output_schema)
+            text += (
+                f"; what was promised, ({brief(self._output_schema)}), is what its answer to the first rows showed, as "
+                f"the class declares no output_schema; declare one: output_schema = pa.schema([{fields}])"
+            )
+        elif self._output_schema is not None:
+            text += "; return what the output_schema of the class says, or declare another"
+        return WrongAnswer(text, error.row)
 
     def _declared(self, model: Any, name: str) -> pa.Schema | None:
         schema = getattr(model, name, None)
@@ -110,36 +153,82 @@ class PythonPredictor:
             return schema
         raise ModelNotLoadable(f"model {self.uri}: {name} is {_type_name(schema)}, not a pyarrow.Schema")
 
-    def _chosen(self, declared: pa.Schema) -> pa.Schema:
+    def _declared_features(self, model: Any) -> tuple[str, ...] | None:
+        """The features of the spec, or else of the class."""
+        if self.features is not None:
+            return self.features
+        given = getattr(model, "features", None)
+        if given is None or callable(given):
+            return None
+        names = [given] if isinstance(given, str) or not hasattr(given, "__iter__") else list(given)
+        if isinstance(given, str) or not names or not all(isinstance(name, str) for name in names):
+            raise ModelNotLoadable(f"model {self.uri}: features is {_type_name(given)}; make it a list of column names")
+        return tuple(map(str, names))
+
+    def _selected(self, declared: pa.Schema, features: tuple[str, ...] | None) -> pa.Schema:
         """The features under their declared types."""
-        if self.features is None:
+        if features is None:
             return declared
-        for name in self.features:
+        for name in features:
             if name not in declared.names:
-                raise SchemaMismatch(
-                    f"model.features names {name!r}, but model {self.uri} takes {', '.join(declared.names)}"
-                )
-        return pa.schema([declared.field(name) for name in self.features])
+                where = "model.features names" if self.features is not None else "its features name"
+                raise SchemaMismatch(f"{where} {name!r}, but model {self.uri} takes {', '.join(declared.names)}")
+        return pa.schema([declared.field(name) for name in features])
 
-    def _class(self) -> Any:
-        name, colon, cls = self.uri.partition(":")
-        if not (name and colon and cls):
-            raise ModelNotLoadable(f"model {self.uri}: name it as module:Class")
+    def _check_args(self, cls: type) -> None:
+        """Demand that the constructor takes `args`, before anything of it runs."""
         try:
-            module = importlib.import_module(name)
-        except ModuleNotFoundError as error:
-            remedy = "is it on the import path (in a service: that of the model, --import-path)?"
-            raise ModelNotLoadable(f"model {self.uri}: {error}; {remedy}") from error
-        except (Exception, SystemExit) as error:
-            raise ModelNotLoadable(f"model {self.uri}: importing it failed: {_named(error)}") from error
+            signature = inspect.signature(cls)
+        except (ValueError, TypeError):
+            return
+        taken = list(signature.parameters)
+        constructor = getattr(cls, "__init__", None)
+        at = defined_at(constructor if inspect.isfunction(constructor) else cls)
+        any_name = any(each.kind is each.VAR_KEYWORD for each in signature.parameters.values())
+        for name in self.args:
+            if name not in taken and not any_name:
+                near = difflib.get_close_matches(name, taken, n=1)
+                remedy = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(taken) or 'none'}"
+                raise ModelNotLoadable(f"model {self.uri}: its constructor{at} takes no argument {name!r}; {remedy}")
         try:
-            return getattr(module, cls)
-        except AttributeError as error:
-            raise ModelNotLoadable(f"model {self.uri}: module {name} has no class {cls}") from error
+            signature.bind(**self.args)
+        except TypeError as error:
+            raise ModelNotLoadable(
+                f"model {self.uri}: its constructor{at} cannot be called: {error}; give it in model.args"
+            ) from error
+
+    def _check_predict(self, model: Any) -> None:
+        predict = getattr(model, "predict", None)
+        if not callable(predict):
+            methods = [name for name in dir(model) if not name.startswith("_") and callable(getattr(model, name, None))]
+            near = difflib.get_close_matches("predict", methods, n=1)
+            raise ModelNotLoadable(
+                f"model {self.uri} has no method predict(rows)" + (f"; did you mean {near[0]}?" if near else "")
+            )
+        at = defined_at(predict)
+        if inspect.iscoroutinefunction(predict) or inspect.isasyncgenfunction(predict):
+            raise ModelNotLoadable(
+                f"model {self.uri}: predict is async{at}; write `def predict(self, rows)`, with asyncio.run inside"
+            )
+        if inspect.isgeneratorfunction(predict):
+            raise ModelNotLoadable(f"model {self.uri}: predict yields{at}; return the answers to all rows at once")
+        try:
+            inspect.signature(predict).bind(None)
+        except TypeError as error:
+            raise ModelNotLoadable(
+                f"model {self.uri}: predict{at} is called with the rows alone: {error}; write `def predict(self, rows)`"
+            ) from error
+        except ValueError:
+            pass
 
 
-def _named(error: BaseException) -> str:
-    return f"{type(error).__name__}: {text_of(error)}"
+def _files_of(cls: type) -> tuple[str, ...]:
+    """The folder or file that is the class's own, be it installed."""
+    module = sys.modules.get(cls.__module__.partition(".")[0])
+    file = getattr(module, "__file__", None)
+    if not file:
+        return ()
+    return (os.path.dirname(file),) if os.path.basename(file) == "__init__.py" else (file,)
 
 
 def _type_name(value: object) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypeVar
 
+from predictors.blame import place_in
 from predictors.errors import (
     ModelNotLoadable,
     NothingScored,
@@ -376,8 +377,10 @@ def _reject_whole(error: Exception, ranges: Sequence[tuple[int, int]], found: in
 
 
 def text_of(error: BaseException) -> str:
-    """The error's text on one line, shortened; its class where it has none."""
+    """The error's text on one line, shortened; its class where it has none; its place in a user's code where known."""
     # A path in the text may hold bytes that are no text, which no column can hold.
     text = " ".join(str(error).encode(errors="replace").decode().split())
     # An error of a tensor library may print a whole tensor; the beginning says what happened.
-    return (text if len(text) <= 500 else text[:499] + "…") or type(error).__name__
+    text = (text if len(text) <= 500 else text[:499] + "…") or type(error).__name__
+    place = place_in(error)
+    return f"{text} ({place})" if place else text

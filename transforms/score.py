@@ -14,7 +14,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from predictors.base import Nulls, Predictor
 from predictors.crashes import CrashRecord, Findings, RunningCalls, SpanName
-from predictors.errors import PredictorError
+from predictors.errors import PredictorError, WrongAnswer
 from predictors.pool.alone import Alone
 from predictors.pool.base import Answers, Pool
 from predictors.pool.child import ChildSetup
@@ -77,6 +77,13 @@ def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> Sc
         error=pa.array([row.error for row in answers.bad], pa.string()),
     )
     return ScoredSpan(batch.span, scored, rejected, skipped, at=at)
+
+
+def _position(batch: Batch, row: int) -> str:
+    """Where a row of a batch is in the input, as rejects say it."""
+    span = batch.span
+    offset = row if batch.at is None else batch.at[row].as_py()
+    return f"{span.split.uri}:{span.split.first_row + span.start + offset}"
 
 
 class Score(beam.PTransform):
@@ -206,6 +213,10 @@ class _ScoreFn(beam.DoFn):
         self._in_flight_bytes -= batch.rows.nbytes
         try:
             answers = future.result()
+        except WrongAnswer as error:
+            if error.row is None:
+                raise
+            raise WrongAnswer(f"{_position(batch, error.row)}: {error}") from error
         except (PredictorError, PipelineError):
             raise
         except Exception as error:

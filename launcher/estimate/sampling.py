@@ -109,7 +109,7 @@ def score_sample(spec: JobSpec, bound: Bound, splits: Sequence[Split], library: 
         bound.predictor,
         parallelism=threads,
         batch_size=spec.config.batch_size,
-        nulls=spec.model.nulls,
+        nulls=bound.nulls,
         policy=RetryPolicy(0),
     )
     spent, shown = _Spent(), Sampled(bound.output_schema.empty_table(), [], Sample())

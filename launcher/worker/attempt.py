@@ -191,7 +191,7 @@ def _plan(spec: JobSpec, bound: Bound, folder: Path) -> tuple[Split, ...]:
         file.write(b".")
     try:
         with crashes.running().during(first_rows):
-            row_s = seconds_a_row(bound, longest, batch_size, spec.model.nulls, threads)
+            row_s = seconds_a_row(bound, longest, batch_size, bound.nulls, threads)
     finally:
         asked.unlink(missing_ok=True)
     return cut(splits, batch_size, threads, row_s)
@@ -245,7 +245,7 @@ def run(prepared: Prepared, gate: Gate) -> Result:
         passthrough=bound.passthrough,
         batch_size=spec.config.batch_size,
         parallelism=spec.config.parallelism,
-        nulls=spec.model.nulls,
+        nulls=bound.nulls,
         retry_count=spec.config.retry_count,
         on_trial=prepared.already.scored == 0,
         in_flight_share=prepared.in_flight_share,

@@ -1,22 +1,17 @@
 """A model and an input, fitted together: which columns are read, what the model says of them, what the output has."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from launcher.worker.learning import answer_to_first_rows
 from pipelines.spec import JobSpec
-from predictors.base import Bindable, Predictor
-from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch, WrongAnswer
-from predictors.feeding import check_features, feed
-from predictors.pool.inline import check_answer
+from predictors.base import Bindable, Nulls, Predictor
+from predictors.errors import SchemaMismatch
+from predictors.feeding import check_features
 from predictors.python import PythonPredictor
-from predictors.recovery import text_of
 from transforms.marks import marked
 from transforms.sources.base import Source
-
-# Rows that show what a model answers.
-_SAMPLE_ROWS = 5
 
 
 @dataclass(frozen=True)
@@ -29,6 +24,7 @@ class Bound:
         columns: those to be read.
         passthrough: those that the output keeps.
         output_schema: of the rows to be staged.
+        nulls: what becomes of rows with a null feature.
     """
 
     predictor: Predictor
@@ -36,6 +32,7 @@ class Bound:
     columns: tuple[str, ...]
     passthrough: tuple[str, ...]
     output_schema: pa.Schema
+    nulls: Nulls = "reject"
 
 
 def bind(
@@ -66,8 +63,15 @@ def bind(
             )
     needed = {*predictor.input_schema.names, *passthrough}
     read = tuple(name for name in columns.names if name in needed)
+    nulls = spec.model.nulls
+    if isinstance(predictor, PythonPredictor) and not predictor.declares_features and nulls == "reject":
+        # It gets the columns as they are; which of them it reads is its own affair.
+        nulls = "pass"
     if isinstance(predictor, PythonPredictor) and predictor.output_schema is None:
-        predictor.learn(_answer_to_first_rows(predictor, source, spec, likely) if predictions is None else predictions)
+        learnt = predictions
+        if learnt is None:
+            learnt = answer_to_first_rows(predictor, source, spec.config, nulls, likely)
+        predictor.learn(learnt)
     predicted = predictor.output_schema
     for name in predicted.names:
         if name in passthrough:
@@ -76,40 +80,4 @@ def bind(
                 f"or rename it in the query"
             )
     schema = pa.schema([*(marked(columns.field(name)) for name in passthrough), *predicted])
-    return Bound(predictor, source, read, passthrough, schema)
-
-
-def _answer_to_first_rows(
-    predictor: Predictor, source: Source, spec: JobSpec, otherwise: pa.Schema | None
-) -> pa.Schema:
-    """Ask a class that does not declare its prediction columns."""
-    for rows in _first_rows(source, predictor.input_schema.names, _SAMPLE_ROWS, spec.config.batch_size):
-        fed = feed(rows, predictor.input_schema, spec.model.nulls)
-        if not fed.rows.num_rows:
-            continue
-        try:
-            answer = predictor.predict(fed.rows)
-        except Exception as error:
-            if otherwise is not None and not isinstance(error, WrongAnswer):
-                return otherwise
-            if isinstance(error, PredictorError):
-                raise
-            raise ModelNotLoadable(
-                f"model {spec.model.uri} declares no output_schema, and failed on the first rows: "
-                f"{type(error).__name__}: {text_of(error)}; declare one, or mend the rows"
-            ) from error
-        check_answer(answer, fed.rows.num_rows, answer.schema)
-        return answer.schema
-    if otherwise is not None:
-        return otherwise
-    raise ModelNotLoadable(
-        f"model {spec.model.uri} declares no output_schema, and there is no row to ask it with; declare one"
-    )
-
-
-def _first_rows(source: Source, columns: Sequence[str], rows: int, batch_size: int) -> Iterator[pa.RecordBatch]:
-    """The first rows of the input, in batches of `rows`; the caller takes as many as it needs."""
-    for split in source.plan(columns, batch_size):
-        for batch in source.read(split, columns):
-            for start in range(0, batch.rows.num_rows, rows):
-                yield batch.rows.slice(start, rows)
+    return Bound(predictor, source, read, passthrough, schema, nulls)

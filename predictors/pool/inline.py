@@ -103,7 +103,12 @@ class InlinePool:
             self._progress(0, len(fed.bad))
         self._own.waited_s = 0.0
         began = time.perf_counter()
-        scores = self._recovery.score_rows(self._timed(span), fed.rows.num_rows, self._batch_size)
+        try:
+            scores = self._recovery.score_rows(self._timed(span), fed.rows.num_rows, self._batch_size)
+        except WrongAnswer as error:
+            if error.row is None or fed.kept is None:
+                raise
+            raise error.shifted(fed.kept[error.row].as_py()) from error
         model_s = time.perf_counter() - began - self._own.waited_s
         kept, bad = fed.kept, scores.bad
         if kept is not None:
@@ -160,7 +165,12 @@ class _Slices:
         self._answers: dict[tuple[int, int], pa.RecordBatch] = {}
 
     def score(self, start: int, stop: int) -> None:
-        answer = self._predictor.predict(self._rows.slice(start, stop - start))
+        try:
+            answer = self._predictor.predict(self._rows.slice(start, stop - start))
+        except WrongAnswer as error:
+            if error.row is None:
+                raise
+            raise error.shifted(start + error.row) from error
         check_answer(answer, stop - start, self._predictor.output_schema)
         self._answers[start, stop] = answer
 

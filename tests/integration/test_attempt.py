@@ -17,7 +17,7 @@ from launcher.worker import attempt, pace
 from launcher.worker.bound import Bound
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects
 from predictors.base import ModelSpec
-from predictors.errors import ModelNotLoadable
+from predictors.errors import ModelNotLoadable, WrongAnswer
 from tests.scenes import Doubler, numbered_rows, write_files
 from transforms.batches import Split
 from transforms.counts import Counts
@@ -264,3 +264,85 @@ def test_what_is_added_to_a_result_has_its_columns_though_all_rows_are_refused_a
     shutil.rmtree("jobs/batch-1")
     with pytest.raises(ModelNotLoadable, match="declares no output_schema, and failed on the first rows"):
         attempt.prepare(replace(again, id="batch-3"), folder.with_name("batch-3"))
+
+
+class Late:
+    """Says null for the first 50 values, text later."""
+
+    def predict(self, rows: pa.RecordBatch) -> list[str | None]:
+        return [None if value < 50 else "hit" for value in rows["value"].to_pylist()]
+
+
+class Widens:
+    """Integers for the first 50 values, halves later."""
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        return pa.record_batch({"y": [int(value) if value < 50 else value / 2 for value in rows["value"].to_pylist()]})
+
+
+class Nulls:
+    """Counts the nulls of columns that it does not declare to read."""
+
+    def predict(self, rows: pa.RecordBatch) -> dict[str, list[int]]:
+        return {"nulls": [sum(value is None for value in row.values()) for row in rows.to_pylist()]}
+
+
+class Careful(Nulls):
+    """Declares what it reads."""
+
+    features = ["value"]
+
+
+@pytest.fixture
+def scored(job: Job) -> Callable[..., pa.Table]:
+    """What a class of this module scores, by calls of `batch_size`, in the order of the input."""
+    write_files(Path("many"), numbered_rows(200, nulls=[150]))
+
+    def scored(model: type, batch_size: int) -> pa.Table:
+        spec = replace(
+            job.spec,
+            model=ModelSpec(f"{__name__}:{model.__name__}", "python"),
+            input=ParquetInput(("many",)),
+            config=Config(batch_size=batch_size),
+        )
+        if model in (Late, Widens):
+            spec = replace(spec, model=replace(spec.model, features=("value",)))
+        attempt.run(attempt.prepare(replace(job, spec=spec), Path("job").absolute()), AlwaysOpen())
+        return pq.read_table("scores").sort_by("id")
+
+    return scored
+
+
+def test_a_class_that_shows_no_type_in_its_first_batch_is_asked_for_one(scored: Callable[..., pa.Table]) -> None:
+    with pytest.raises(ModelNotLoadable) as caught:
+        scored(Late, 50)
+    assert str(caught.value) == (
+        f"model {__name__}:Late declares no output_schema, and its answers to the first 50 rows show no type for "
+        "column prediction, where all are null; declare one: output_schema = pa.schema([('prediction', ...)])"
+    )
+    assert not Path("job/plan.json").exists()
+
+
+def test_what_a_class_shows_in_its_first_batch_is_taken_together(scored: Callable[..., pa.Table]) -> None:
+    assert scored(Late, 100)["prediction"].to_pylist()[49:51] == [None, "hit"]
+    shutil.rmtree("job")
+    Path("job").mkdir()
+
+    assert scored(Widens, 100)["y"].to_pylist()[49:52] == [49.0, 25.0, 25.5]
+
+
+def test_a_class_that_answers_otherwise_later_is_refused_with_the_position(scored: Callable[..., pa.Table]) -> None:
+    with pytest.raises(WrongAnswer) as caught:
+        scored(Widens, 50)
+    assert str(caught.value).startswith(
+        f"many/in-00.parquet:51: model {__name__}:Widens: predict returned pyarrow.lib.RecordBatch: column y holds "
+        "25.5 (double), which int64 cannot hold; what was promised, (y: int64), is what its answer"
+    )
+
+
+def test_a_class_gets_nulls_of_columns_that_it_does_not_declare(scored: Callable[..., pa.Table]) -> None:
+    assert scored(Nulls, 50)["nulls"].to_pylist()[149:152] == [0, 1, 0]
+    shutil.rmtree("job")
+    Path("job").mkdir()
+
+    assert scored(Careful, 50)["id"].to_pylist()[148:152] == [148, 149, 151, 152]

@@ -163,7 +163,7 @@ def test_a_plan_is_exact_and_writes_nothing(place: Place, work: Path) -> None:
     assert report.predictions.to_pylist() == [{"id": n, "total": n + n / 4} for n in FIRST]
     assert [line.removeprefix(str(work)).lstrip("/") for line in report.refused] == [
         f"{place.input}:1 NullFeature: column a is null",
-        f"{place.input}:3 ValueError: b is negative",
+        f"{place.input}:3 ValueError: b is negative (tests/integration/test_look.py:42 in predict)",
     ]
     assert 1000 <= report.sample_rows <= ROWS
     assert 0 < report.seconds[0] < report.likely_s < report.seconds[1]

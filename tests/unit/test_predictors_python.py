@@ -1,7 +1,9 @@
 """A class of the user's as a model: what it may leave out, and what is said when it will not do."""
 
 import itertools
+import json
 import pickle
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,9 +12,11 @@ import pytest
 
 from predictors.base import ModelSpec
 from predictors.errors import ModelNotLoadable, RowsRejected, SchemaMismatch, WrongAnswer
+from predictors.finding import check_names
 from predictors.onnx import OnnxPredictor
 from predictors.pool.inline import check_answer
 from predictors.python import PythonPredictor
+from predictors.recovery import text_of
 from predictors.registry import make_predictor
 
 Define = Callable[[str], str]
@@ -39,6 +43,11 @@ def define(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Define:
         return f"{name}:Model"
 
     return define
+
+
+def file_of(uri: str) -> str:
+    """The file of a class as messages name it."""
+    return uri.partition(":")[0] + ".py"
 
 
 def loaded(uri: str, *features: str) -> PythonPredictor:
@@ -203,20 +212,53 @@ class TestAClassThatCannotBeLoaded:
         with pytest.raises(ModelNotLoadable) as caught:
             PythonPredictor("no_such_module:Model")
         assert str(caught.value) == (
-            "model no_such_module:Model: No module named 'no_such_module'; "
-            "is it on the import path (in a service: that of the model, --import-path)?"
+            f"model no_such_module:Model: No module named 'no_such_module'; it was looked for in the working folder "
+            f"{Path.cwd()} (in a service: the model's --import-path), then among what is installed; start from the "
+            "folder of the module, or install it"
         )
 
+    def test_a_module_whose_name_is_nearly_right(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "churn_model.py").touch()
+        monkeypatch.chdir(tmp_path)
+
+        with pytest.raises(ModelNotLoadable, match=r"did you mean churn_model\?$"):
+            PythonPredictor("churn_modle:Model")
+
     def test_a_module_that_needs_one_that_is_not_there(self, define: Define) -> None:
-        with pytest.raises(ModelNotLoadable, match="No module named 'no_such_library'; is it on the import path"):
-            PythonPredictor(define("import no_such_library"))
+        uri = define("import no_such_library")
+
+        with pytest.raises(ModelNotLoadable) as caught:
+            PythonPredictor(uri)
+        assert str(caught.value).startswith(
+            f"model {uri}: importing it failed: No module named 'no_such_library' ({file_of(uri)}:1); "
+            "install it beside Penstock, by "
+        )
+
+    @pytest.mark.parametrize(
+        ("uri", "remedy"),
+        [
+            ("mymodels.py:X", "name the module, not its file, here mymodels:X"),
+            ("./path/to/x.py:X", "name the module, not its file, here path.to.x:X"),
+            ("/path/to/x.py:X", "name the module, not its file, here x:X, and start from the folder of the file"),
+            ("x.py", "name it as module:Class, here x:Class"),
+            ("churn.Model", "name it as module:Class, here churn:Model"),
+        ],
+    )
+    def test_a_path_in_the_place_of_a_module(self, uri: str, remedy: str) -> None:
+        with pytest.raises(ModelNotLoadable) as caught:
+            PythonPredictor(uri)
+        assert str(caught.value) == f"model {uri}: {remedy}"
 
     def test_a_class_that_the_module_lacks(self, define: Define) -> None:
         uri = define("class Other: ...")
 
         with pytest.raises(ModelNotLoadable) as caught:
             PythonPredictor(uri)
-        assert str(caught.value) == f"model {uri}: module {uri.partition(':')[0]} has no class Model"
+        assert str(caught.value) == f"model {uri}: module {uri.partition(':')[0]} has no class Model; it has Other"
+
+    def test_a_class_that_is_called_nearly_so(self, define: Define) -> None:
+        with pytest.raises(ModelNotLoadable, match=r"has no class Model; did you mean MyModel\?$"):
+            PythonPredictor(define("class MyModel: ..."))
 
     @pytest.mark.parametrize(
         ("line", "reason"),
@@ -224,7 +266,7 @@ class TestAClassThatCannotBeLoaded:
             ("1 / 0", "ZeroDivisionError: division by zero"),
             ("import sys; sys.exit(2)", "SystemExit: 2"),
             ("import os; os.no_such_thing", "AttributeError: module 'os' has no attribute 'no_such_thing'"),
-            ("from os import no_such_thing", "ImportError: cannot import name 'no_such_thing' from 'os'"),
+            ("from json import nothing", f"ImportError: cannot import name 'nothing' from 'json' ({json.__file__})"),
             ("def broken(:", "SyntaxError: invalid syntax"),
         ],
     )
@@ -233,7 +275,7 @@ class TestAClassThatCannotBeLoaded:
 
         with pytest.raises(ModelNotLoadable) as caught:
             PythonPredictor(uri)
-        assert str(caught.value).startswith(f"model {uri}: importing it failed: {reason}")
+        assert str(caught.value) == f"model {uri}: importing it failed: {reason} ({file_of(uri)}:1)"
 
     @pytest.mark.parametrize("method", ["__init__", "load"])
     @pytest.mark.parametrize(
@@ -248,7 +290,7 @@ class TestAClassThatCannotBeLoaded:
 
         with pytest.raises(ModelNotLoadable) as caught:
             loaded(uri)
-        assert str(caught.value) == f"model {uri} did not load: {reason}"
+        assert str(caught.value) == f"model {uri} did not load: {reason} ({file_of(uri)}:3 in {method})"
 
     def test_an_error_of_ours_that_a_class_raises_while_it_is_loaded_is_kept(self, define: Define) -> None:
         uri = define("""
@@ -262,40 +304,303 @@ class Model:
         with pytest.raises(SchemaMismatch, match="of another year"):
             loaded(uri)
 
-    @pytest.mark.parametrize("body", ["pass", "predict = 3"])
-    def test_a_class_that_cannot_predict(self, define: Define, body: str) -> None:
+    @pytest.mark.parametrize(
+        ("body", "reason"),
+        [
+            ("pass", " has no method predict(rows)"),
+            ("predict = 3", " has no method predict(rows)"),
+            ("def predict_(self, rows): ...", " has no method predict(rows); did you mean predict_?"),
+            (
+                "def predict(self): ...",
+                ": predict ({file}:2) is called with the rows alone: too many positional arguments; "
+                "write `def predict(self, rows)`",
+            ),
+            (
+                "def predict(self, rows, more): ...",
+                ": predict ({file}:2) is called with the rows alone: missing a required argument: 'more'; "
+                "write `def predict(self, rows)`",
+            ),
+            (
+                "async def predict(self, rows): ...",
+                ": predict is async ({file}:2); write `def predict(self, rows)`, with asyncio.run inside",
+            ),
+            (
+                "def predict(self, rows): yield rows",
+                ": predict yields ({file}:2); return the answers to all rows at once",
+            ),
+        ],
+    )
+    def test_a_class_that_cannot_predict(self, define: Define, body: str, reason: str) -> None:
         uri = define(f"class Model:\n    {body}")
 
         with pytest.raises(ModelNotLoadable) as caught:
             loaded(uri)
-        assert str(caught.value) == f"model {uri} has no method predict(rows)"
+        assert str(caught.value) == f"model {uri}{reason.format(file=file_of(uri))}"
 
-    def test_something_that_is_no_class(self, define: Define) -> None:
-        with pytest.raises(ModelNotLoadable, match="did not load: TypeError: 'int' object is not callable"):
-            loaded(define("Model = 3"))
+    @pytest.mark.parametrize(
+        ("line", "reason"),
+        [
+            (
+                "def Model(rows): ...",
+                " is a function ({file}:1), and a class is wanted; write a class whose method predict(self, rows) "
+                "returns Model(rows), and name that",
+            ),
+            ("Model = 3", " is a value of type int, and a class is wanted; name a class"),
+            ("import json as Model", " is a module; name it as json:Class"),
+        ],
+    )
+    def test_something_that_is_no_class(self, define: Define, line: str, reason: str) -> None:
+        uri = define(line)
+
+        with pytest.raises(ModelNotLoadable) as caught:
+            loaded(uri)
+        assert str(caught.value) == f"model {uri}{reason.format(file=file_of(uri))}"
+
+    @pytest.mark.parametrize(
+        ("parameters", "args", "reason"),
+        [
+            (
+                "self, threshold",
+                {},
+                "cannot be called: missing a required argument: 'threshold'; give it in model.args",
+            ),
+            ("self, threshold=1", {"treshold": 2}, "takes no argument 'treshold'; did you mean 'threshold'?"),
+            ("self", {"threshold": 2}, "takes no argument 'threshold'; it takes none"),
+        ],
+    )
+    def test_a_constructor_that_does_not_take_the_arguments(
+        self, define: Define, parameters: str, args: dict[str, int], reason: str
+    ) -> None:
+        uri = define(f"class Model:\n    def __init__({parameters}): ...\n    def predict(self, rows): ...")
+        predictor = PythonPredictor(uri, None, args)
+
+        with pytest.raises(ModelNotLoadable) as caught:
+            predictor.load()
+        assert str(caught.value) == f"model {uri}: its constructor ({file_of(uri)}:2) {reason}"
+
+
+class TestFailures:
+    def test_an_exception_tells_the_line_of_the_users_code_that_it_came_from(self, define: Define) -> None:
+        uri = define("""
+import json
+
+def parse(text):
+    return [json.loads(each) for each in text]
+
+class Model:
+    def predict(self, rows):
+        return parse(["{"])
+""")
+
+        with pytest.raises(json.JSONDecodeError) as caught:
+            loaded(uri).predict(ROWS)
+        assert text_of(caught.value).endswith(f"(char 1) ({file_of(uri)}:5 in parse)")
+
+    def test_its_traceback_is_logged_once_for_each_place(
+        self, define: Define, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "predictors")
+        uri = define("""
+class Model:
+    def predict(self, rows):
+        if len(rows) > 1:
+            raise ValueError("too many")
+        raise ValueError("too few")
+""")
+        predictor = loaded(uri)
+
+        for rows in (ROWS, ROWS, ROWS.slice(1), ROWS.slice(1)):
+            with pytest.raises(ValueError, match="too"):
+                predictor.predict(rows)
+
+        logged = [record.getMessage() for record in caplog.records]
+        assert [text.splitlines()[-1] for text in logged] == ["ValueError: too many", "ValueError: too few"]
+        assert f'{file_of(uri)}", line 5, in predict' in logged[0]
+
+
+class TestFeatures:
+    @pytest.mark.parametrize(
+        ("declared", "given", "columns", "says"),
+        [
+            pytest.param("", (), ["x", "y"], False, id="none: all columns as they are"),
+            pytest.param("", ("y",), ["y"], True, id="the spec's"),
+            pytest.param("features = ['y']", (), ["y"], True, id="the class's"),
+            pytest.param("features = ('x', 'y')", ("y",), ["y"], True, id="the spec's before the class's"),
+            pytest.param("input_schema = pa.schema([('x', pa.float32())])", (), ["x"], True, id="by its schema"),
+            pytest.param(
+                "features = ['y']; input_schema = pa.schema([('x', pa.int8()), ('y', pa.int8())])",
+                (),
+                ["y"],
+                True,
+                id="some of its schema",
+            ),
+            pytest.param("features = None", (), ["x", "y"], False, id="nothing in their place"),
+            pytest.param("def features(self): ...", (), ["x", "y"], False, id="a method of the name"),
+        ],
+    )
+    def test_they_are_the_specs_or_the_classes_own(
+        self, define: Define, declared: str, given: tuple[str, ...], columns: list[str], says: bool
+    ) -> None:
+        uri = define(f"import pyarrow as pa\nclass Model:\n    {declared or 'pass'}\n    def predict(self, rows): ...")
+        predictor = loaded(uri, *given)
+        predictor.bind(ROWS.schema)
+
+        assert predictor.input_schema is not None
+        assert predictor.input_schema.names == columns
+        assert predictor.declares_features is says
+
+    @pytest.mark.parametrize(("features", "kind"), [("'x'", "str"), ("[1]", "list"), ("3", "int"), ("[]", "list")])
+    def test_what_names_no_columns_is_refused(self, define: Define, features: str, kind: str) -> None:
+        uri = define(f"class Model:\n    features = {features}\n    def predict(self, rows): ...")
+
+        with pytest.raises(ModelNotLoadable) as caught:
+            loaded(uri)
+        assert str(caught.value) == f"model {uri}: features is {kind}; make it a list of column names"
+
+
+class TestArguments:
+    def test_they_go_to_the_constructor_by_name(self, define: Define) -> None:
+        uri = define("""
+class Model:
+    def __init__(self, factor=1, *, names):
+        self.factor, self.names = factor, names
+    def predict(self, rows):
+        return {name: [self.factor] * len(rows) for name in self.names}
+""")
+        predictor = make_predictor(ModelSpec(uri, "python", args={"factor": 3, "names": ["a", "b"]}))
+        predictor.load()
+
+        assert predictor.predict(ROWS).to_pydict() == {"a": [3, 3], "b": [3, 3]}
+
+
+class TestNamesThatAreTaken:
+    @pytest.fixture
+    def folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("files", "hidden"),
+        [
+            pytest.param({"model.py": "from transforms import scale", "transforms.py": ""}, "transforms.py", id="file"),
+            pytest.param(
+                {"model.py": "import pipelines.clean", "pipelines/clean.py": ""}, "pipelines", id="folder of modules"
+            ),
+            pytest.param(
+                {
+                    "model.py": "import own.more",
+                    "own/__init__.py": "",
+                    "own/more.py": "import transforms",
+                    "transforms.py": "",
+                },
+                "transforms.py",
+                id="by way of another",
+            ),
+            pytest.param(
+                {
+                    "model.py": "from own import more",
+                    "own/more.py": "def f():\n    import predictors",
+                    "predictors.py": "",
+                },
+                "predictors.py",
+                id="within a function",
+            ),
+            pytest.param({"model.py": "import penstock", "penstock.py": ""}, "penstock.py", id="penstock"),
+        ],
+    )
+    def test_a_module_that_ours_would_hide_is_found_before_anything_is_imported(
+        self, folder: Path, files: dict[str, str], hidden: str
+    ) -> None:
+        write(folder, files)
+
+        with pytest.raises(ModelNotLoadable) as caught:
+            PythonPredictor("model:Model")
+        name = hidden.removesuffix(".py")
+        assert str(caught.value) == (
+            f"model model:Model: {hidden} cannot be imported, as Penstock has a package {name!r} of its own, which is "
+            "found first; rename it, or move it into a package of yours"
+        )
+        assert "model" not in sys.modules
+
+    @pytest.mark.parametrize(
+        "files",
+        [
+            pytest.param({"model.py": "", "transforms.py": ""}, id="not imported"),
+            pytest.param({"model.py": "import predictors.errors", "predictors/notes.txt": ""}, id="no modules"),
+            pytest.param(
+                {"model.py": "from predictors.errors import Transient", "launcher.py": ""}, id="ours is meant"
+            ),
+            pytest.param(
+                {"own/a.py": "", "own/transforms.py": "", "model.py": "import own.transforms"}, id="in a package"
+            ),
+            pytest.param({"model.py": "def broken(:", "transforms.py": ""}, id="not readable"),
+        ],
+    )
+    def test_what_hides_nothing_is_let_be(self, folder: Path, files: dict[str, str]) -> None:
+        write(folder, files)
+
+        check_names("model:Model", str(folder))
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(text)
 
 
 class TestWrongAnswers:
-    @pytest.mark.parametrize(
-        ("answer", "kind"),
-        [
-            ("pa.table({'y': [1, 2]})", "pyarrow.lib.Table"),
-            ("pa.array([1, 2])", "pyarrow.lib.Int64Array"),
-            ("np.zeros(2)", "numpy.ndarray"),
-            ("{'y': [1, 2]}", "dict"),
-            ("[1, 2]", "list"),
-            ("None", "NoneType"),
-        ],
-    )
-    def test_what_is_no_record_batch(self, define: Define, answer: str, kind: str) -> None:
-        uri = define(
-            "import numpy as np\nimport pyarrow as pa\n"
-            f"class Model:\n    def predict(self, rows):\n        return {answer}"
-        )
+    @pytest.mark.parametrize(("answer", "kind"), [("None", "NoneType"), ("'yes'", "str"), ("0.5", "float")])
+    def test_what_is_no_table(self, define: Define, answer: str, kind: str) -> None:
+        uri = define(f"class Model:\n    def predict(self, rows):\n        return {answer}")
 
         with pytest.raises(WrongAnswer) as caught:
             loaded(uri).predict(ROWS)
-        assert str(caught.value) == f"model {uri}: predict returned {kind}, not a pyarrow.RecordBatch"
+        assert str(caught.value) == (
+            f"model {uri}: predict returned {kind}: it is no table; return a pyarrow RecordBatch, a DataFrame, "
+            "an array, a list, or a dict of columns"
+        )
+
+    def test_a_row_that_breaks_what_the_first_rows_showed(self, define: Define) -> None:
+        uri = define("class Model:\n    def predict(self, rows):\n        return {'n': [1, 1.5]}")
+        predictor = loaded(uri)
+        predictor.learn(pa.schema([("n", pa.int64())]))
+
+        with pytest.raises(WrongAnswer) as caught:
+            predictor.predict(ROWS)
+        assert caught.value.row == 1
+        assert str(caught.value) == (
+            f"model {uri}: predict returned dict: column n holds 1.5 (double), which int64 cannot hold; what was "
+            "promised, (n: int64), is what its answer to the first rows showed, as the class declares no output_schema"
+            "; declare one: output_schema = pa.schema([('n', ...)])"
+        )
+
+    @pytest.mark.parametrize(
+        ("answer", "reason", "row"),
+        [
+            ("{'z': [1, 2]}", "column z is int64 (1), and promised is string", 0),
+            ("{'z': ['a', None]}", "column z holds a null, and promised is NOT NULL", 1),
+            ("{'zz': ['a', 'b']}", "it has columns (zz: string), and promised are (z: string not null)", None),
+        ],
+    )
+    def test_what_the_class_does_not_keep_of_its_own_promise(
+        self, define: Define, answer: str, reason: str, row: int | None
+    ) -> None:
+        uri = define(f"""
+import pyarrow as pa
+
+class Model:
+    output_schema = pa.schema([pa.field("z", pa.string(), nullable=False)])
+    def predict(self, rows):
+        return {answer}
+""")
+
+        with pytest.raises(WrongAnswer) as caught:
+            loaded(uri).predict(ROWS)
+        assert caught.value.row == row
+        assert str(caught.value) == (
+            f"model {uri}: predict returned dict: {reason}; return what the output_schema of the class says, or "
+            "declare another"
+        )
 
     def test_a_class_that_would_end_the_process_ends_the_job_with_its_name(self, define: Define) -> None:
         uri = define("import sys\nclass Model:\n    def predict(self, rows):\n        sys.exit(3)")
