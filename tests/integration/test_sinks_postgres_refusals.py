@@ -2,23 +2,21 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from tests.contract.sinks import SCHEMA, manifest_of, rows_of, split_of
+from tests.replaying import ReplayingRunner
 from tests.scenes import Scene, numbered_rows, scene
 from tests.servers import Postgres
 from tests.tables import execute, postgres_sink, refusal, span_with, write
-from transforms.batches import ScoredSpan, Span
 from transforms.connection import Connection
-from transforms.publish import publish
+from transforms.errors import RowsRefused
 from transforms.sinks.columns import LEDGER_TABLE
 from transforms.sinks.mode import Mode
 from transforms.sinks.postgres import PostgresSink
-from transforms.stage import stage_part
 
 ROWS = 240
 
@@ -35,36 +33,17 @@ def rejected(job: Scene) -> list[tuple[str, str, str]]:
     return [(row["position"].rpartition("/")[2], row["error_type"], row["error"]) for row in rows]
 
 
-def run(job: Scene, uri: str, **asked: Any) -> None:
-    """Take the job all the way into the table `scores`."""
-    sink = PostgresSink(Connection(uri), "scores", asked.get("mode", "overwrite"), job.job_id)
-    batch = job.run(sink)
-    for split in job.splits:
-        spans = []
-        for read in job.source.read(split, ("id", "value")):
-            bad = [row for row, value in enumerate(read.rows["value"].to_pylist()) if value < 0]
-            spans.append(scored(read.rows, read.span, bad))
-        stage_part(sink, job.rejects, spans)
-    publish(batch.publication)
+def run(job: Scene, uri: str, mode: Mode = "overwrite", seed: int = 1) -> None:
+    """Take the job all the way into the table `scores`, with bundles that fail and are run again."""
+    sink = PostgresSink(Connection(uri), "scores", mode, job.job_id)
+    ReplayingRunner(seed).run(job.run(sink))
 
 
-def scored(rows: pa.RecordBatch, span: Span, bad: list[int]) -> ScoredSpan:
-    from transforms.batches import Rejected
+@pytest.mark.parametrize("seed", range(3))
+def test_rows_that_the_table_refuses_join_the_rejects_of_the_model(job: Scene, schema: str, seed: int) -> None:
+    execute(schema, "CREATE TABLE scores (id bigint CHECK (id NOT IN (6, 7, 99)), score float8 CHECK (score <> 400))")
 
-    keep = pa.array([row not in bad for row in range(rows.num_rows)])
-    kept = rows.filter(keep)
-    made = pa.RecordBatch.from_arrays([kept["id"], kept["value"]], names=["id", "score"])
-    if not bad:
-        return ScoredSpan(span, made)
-    at = pa.array(bad, pa.int32())
-    why = pa.array(["ValueError"] * len(bad)), pa.array(["a value is negative"] * len(bad))
-    return ScoredSpan(span, made, Rejected(rows.take(at), at, *why))
-
-
-def test_rows_that_the_table_refuses_join_the_rejects_of_the_model(job: Scene, schema: str) -> None:
-    execute(schema, "CREATE TABLE scores (id bigint CHECK (id NOT IN (6, 7, 99)), score float8 CHECK (score <> 200))")
-
-    run(job, schema)
+    run(job, schema, seed=seed)
 
     table = 'violates check constraint "scores_id_check"'
     found = rejected(job)
@@ -89,10 +68,10 @@ def test_a_column_gone_wrong_costs_tens_of_tries_and_not_thousands(schema: str) 
     sink = postgres_sink(schema)
     sink.prepare(SCHEMA)
 
-    with pytest.raises(Exception) as refused:
+    with pytest.raises(RowsRefused) as refused:
         sink.stage([span_with(rows_of(0, 2000))], None)
 
-    types = [row.error_type for row in refused.value.rows]  # type: ignore[attr-defined]
+    types = [row.error_type for row in refused.value.rows]
     assert types == ["RefusedByDestination"] * 32 + ["NotWritten"] * (1995 - 32)
 
 
@@ -105,7 +84,7 @@ def test_rows_whose_key_is_taken_are_named_by_their_place(job: Scene, schema: st
         "INSERT INTO scores VALUES (13, 0)",
     )
 
-    said = refusal(lambda: run(job, schema, mode=mode))
+    said = refusal(lambda: run(job, schema, mode))
 
     assert 'duplicate key value violates unique constraint "by_tens"' in said
     assert "in-00.parquet:3, " in said

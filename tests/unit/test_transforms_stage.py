@@ -3,10 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from tests.contract.sinks import SCHEMA, spans_of, split_of
-from transforms.batches import ScoredSpan
+from transforms.batches import ScoredSpan, Split
+from transforms.errors import RefusedRow, RowsRefused
 from transforms.ledger import Note
 from transforms.pending import PENDING
 from transforms.rejects import RejectFolder
@@ -183,3 +186,52 @@ def test_a_destination_that_refuses_what_is_left_is_no_error(sink: ParquetSink, 
     PENDING.stage(60.0)
 
     assert sink.all_notes() == []
+
+
+class Picky(ParquetSink):
+    """Takes no row whose id ends in 7."""
+
+    def stage(self, spans: Sequence[ScoredSpan], rejects: str | None) -> list[Note] | None:
+        """Refuse, or stage."""
+        refused = [
+            RefusedRow(at, row, "RefusedByDestination", "ends in 7")
+            for at, scored in enumerate(spans)
+            for row, id in enumerate(scored.rows["id"].to_pylist())
+            if id % 10 == 7
+        ]
+        if refused:
+            raise RowsRefused(refused)
+        return super().stage(spans, rejects)
+
+
+class Numbers(ParquetSource):
+    """Rows that have nothing but their offset as an id."""
+
+    def lookup(self, split: Split, rows: Sequence[int], columns: Sequence[str]) -> pa.RecordBatch:
+        """Rows by their offsets."""
+        return pa.record_batch([pa.array(rows, pa.int64())], schema=self.schema)
+
+
+def test_rows_that_the_sink_refuses_are_rejected_and_counted_as_such(tmp_path: Path) -> None:
+    sink = Picky(str(tmp_path / "scores"), "overwrite", "job_1", tmp_path)
+    sink.prepare(SCHEMA)
+    folder = RejectFolder(str(tmp_path / "rejects"), "job_1", Numbers((), pa.schema([("id", pa.int64())])), tmp_path)
+    folder.prepare()
+    do_fn = _StageFn(sink, folder, Telemetry(), ENDLESS)
+
+    before = Telemetry().counters().values()
+    staged = do_fn.write(spans_of(split_of(0, rows=300, span_rows=100)))
+    after = Telemetry().counters().values()
+
+    notes = sink.all_notes()
+    (part,) = {note.rejects for note in notes}
+    (file,) = tmp_path.glob(f".rejects*/parts/{part}")
+    rows = pq.read_table(file).to_pylist()
+    assert staged.rows == 270
+    assert [(note.scored, note.rejected) for note in notes] == [(90, 10)] * 3
+    assert [row["position"] for row in rows] == [f"input:{id}" for id in range(7, 300, 10)]
+    assert {name: after[name] - before[name] for name in ("scored", "rejected", "staged")} == {
+        "scored": -30,
+        "rejected": 30,
+        "staged": 300,
+    }

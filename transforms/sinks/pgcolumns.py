@@ -26,9 +26,6 @@ from transforms.sinks.fitting import (
 )
 from transforms.sinks.jsontext import can_be_json
 
-# Field metadata by which a SQL source says which type of PostgreSQL a column of text came from.
-ORIGIN = b"penstock:postgres_type"
-
 # PostgreSQL cuts longer names off, silently.
 NAME_BYTES = 63
 

@@ -8,12 +8,13 @@ from adbc_driver_manager import dbapi
 
 from predictors.notices import Notice
 from transforms.errors import OutputError
+from transforms.marks import POSTGRES_TYPE
 from transforms.sinks.columns import kind_of
 from transforms.sinks.entries import newest_publisher, other_result
 from transforms.sinks.mode import Mode
 from transforms.sinks.names import PostgresTable, quoted
 from transforms.sinks.pgcatalog import Relation, checks, column_of_type, columns, fetch, lock, may_use_schema, relation
-from transforms.sinks.pgcolumns import NAME_BYTES, ORIGIN, Column, natural, way_into
+from transforms.sinks.pgcolumns import NAME_BYTES, Column, natural, way_into
 from transforms.sinks.pgstaging import POSITION, ROW, SPLIT
 
 # Every table has these: https://www.postgresql.org/docs/current/ddl-system-columns.html
@@ -190,19 +191,15 @@ class Target:
                 " output.columns"
             )
         notices = []
-        if kind_of(given.type) == "string" and ORIGIN in (given.metadata or {}):
-            origin = given.metadata[ORIGIN].decode(errors="replace")
+        if kind_of(given.type) in {"string", "list"} and POSTGRES_TYPE in (given.metadata or {}):
+            origin = given.metadata[POSTGRES_TYPE].decode(errors="replace")
             column = column_of_type(self.cursor, given.name, origin)
             way = None if column is None else way_into(column, given, column.base)
             if column is not None and way is not None:
                 return column, []
-            notices.append(
-                Notice(
-                    "type_kept_as_text",
-                    f"column {given.name} is {origin} where it comes from; the table's database has no such type, and"
-                    " keeps it as text",
-                )
-            )
+            if kind_of(given.type) == "string":
+                words = f"column {given.name} is {origin} where it comes from; the table's database has no such type,"
+                notices.append(Notice("type_kept_as_text", f"{words} and keeps it as text"))
         column = natural(given)
         way = None if column is None else way_into(column, given)
         if column is None or way is None:
@@ -219,8 +216,8 @@ class Target:
         if column.computed:
             raise self.error(f"the database computes column {given.name} by itself; leave it out of output.columns")
         origin = None
-        if ORIGIN in (given.metadata or {}):
-            known = column_of_type(self.cursor, given.name, given.metadata[ORIGIN].decode(errors="replace"))
+        if POSTGRES_TYPE in (given.metadata or {}):
+            known = column_of_type(self.cursor, given.name, given.metadata[POSTGRES_TYPE].decode(errors="replace"))
             origin = None if known is None else known.base
         way = way_into(column, given, origin)
         if way is None:
