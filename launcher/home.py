@@ -6,7 +6,9 @@ PENSTOCK_HOME (~/.penstock)
 ├── launchers/<id>       a launcher of the service; locked as long as it lives
 └── jobs/<id>/           one job; deleted with it
     ├── lock             held, by `flock`, as long as the job's process lives
-    ├── log              what the process and its workers said
+    ├── log              what the process and its workers said: the first and the last of it
+    ├── calls/           the spans that a model is called for, by process
+    ├── crashes.json     what is known of rows that kill the process
     ├── reserve          room kept free, so that a job that fills the disk can still say so
     ├── preparing.json   how far the current attempt is before its first row
     ├── progress/        live counters, one file per worker

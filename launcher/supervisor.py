@@ -26,19 +26,26 @@ from launcher.errors import (
 )
 from launcher.forks.processes import describe_exit, kill_session
 from launcher.home import Home, JobFolder, JobLock
+from launcher.joblog import start_keeper
 from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
 from launcher.state.store import JobStore
 from launcher.worker.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot
 from pipelines.spec import JobSpec
 from predictors.crashes import CrashRecord
 
+# The log of a job whose process is gone is complete within milliseconds.
+_LAST_WORDS_S = 2.0
+
 
 class StartedJob:
     """A job's process, as seen by the process that started it."""
 
-    def __init__(self, job: Job, process: "subprocess.Popen[bytes]") -> None:
+    def __init__(
+        self, job: Job, process: "subprocess.Popen[bytes]", log_keeper: "subprocess.Popen[bytes] | None" = None
+    ) -> None:
         self.job = job
         self._process = process
+        self._log_keeper = log_keeper
         # Its own child: nobody else can have the pid before it is waited for.
         self._started = psutil.Process(process.pid).create_time()
 
@@ -48,6 +55,11 @@ class StartedJob:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return False
+        if self._log_keeper is not None:
+            # For the last words to be in the log; something that the job has left may hold it open.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._log_keeper.wait(_LAST_WORDS_S)
+            self._log_keeper = None
         return True
 
     def cancel(self) -> None:
@@ -290,7 +302,8 @@ class Supervisor:
         command = [sys.executable, "-P", "-m", "launcher.worker.jobprocess", job.id, "--lock-fd", str(lock.fd)]
         command += ["--attempt", self._attempt_module]
         try:
-            with open(folder.log, "ab") as log:
+            keeper, log = start_keeper(folder.log)
+            try:
                 process = subprocess.Popen(
                     command,
                     cwd=job.working_dir,
@@ -301,9 +314,11 @@ class Supervisor:
                     start_new_session=True,
                     pass_fds=[lock.fd],
                 )
+            finally:
+                os.close(log)
         except OSError as error:
             text = f"its process could not be started: {error.strerror}: {error.filename}"
             with contextlib.suppress(LauncherError):
                 self._store.move(job.id, "submitted", "failed", text, error=text)
             raise HomeUnusable(f"{job.id}: {text}") from error
-        return StartedJob(job, process)
+        return StartedJob(job, process, keeper)

@@ -1,6 +1,7 @@
 """What a job has left to read: its log, its rejected rows, its result."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -17,6 +18,7 @@ from launcher.api.pages import Cursor, RowLimit, offset_cursor, read_offset_curs
 from launcher.api.threads import Threads
 from launcher.api.view import JOBS_PATH
 from launcher.errors import ConnectionUnknown, NotNow, Problem, RequestError, ResultGone
+from launcher.joblog import Layout, is_written
 from launcher.rows.rejects import opened_rejects, rejects_path
 from launcher.rows.results import (
     FolderResult,
@@ -35,6 +37,8 @@ from transforms.connection import Connection
 router = APIRouter(prefix=JOBS_PATH, tags=["rows"])
 
 _MAX_LOG_BYTES = 1024 * 1024
+# A process that a job has left may hold its log open for longer; it is not waited for.
+_LAST_WORDS = timedelta(seconds=5)
 _OF_JSON_OR_ARROW = (JSON, ARROW)
 _OF_JSON_OR_TEXT = (JSON, TEXT)
 _Accept = Annotated[str | None, Header(include_in_schema=False)]
@@ -74,12 +78,15 @@ def logs(
     service: Service = request.app.state.service
     # Looked at before its log, so that nothing is missed of a job that ends just now.
     job = own_job(service, caller, job_id)
-    found = _read_log(service.home.job(job.id).log, offset or 0, limit_bytes, tail, job.is_over)
+    log = service.home.job(job.id).log
+    # What it has said last may still be on its way.
+    is_over = job.is_over and not (_just_ended(job, service) and is_written(log))
+    found = _read_log(log, offset or 0, limit_bytes, tail, is_over)
     if media_type == TEXT:
         text = "".join(f"{line}\n" for line in found.lines)
         headers = {"X-Next-Offset": str(found.next_offset), "Vary": "Accept"}
         return Response(text.encode(errors="replace"), headers=headers, media_type=TEXT)
-    values = {"lines": found.lines, "next_offset": found.next_offset, "complete": job.is_over and found.at_end}
+    values = {"lines": found.lines, "next_offset": found.next_offset, "complete": is_over and found.at_end}
     return answer(values, headers={"Vary": "Accept"})
 
 
@@ -164,6 +171,11 @@ def _rows(table: pa.Table, following: str | None, media_type: str) -> Response:
     return answer({"rows": as_json_rows(table), "next_cursor": following}, headers={"Vary": "Accept"})
 
 
+def _just_ended(job: Job, service: Service) -> bool:
+    ended = job.finished_at
+    return ended is not None and service.store.clock() - ended < _LAST_WORDS
+
+
 def _read_log(path: Path, offset: int, limit_bytes: int, tail: int | None, is_over: bool) -> _Log:
     """Whole lines of a log; the last one may lack its end once nobody writes any more."""
     try:
@@ -172,19 +184,21 @@ def _read_log(path: Path, offset: int, limit_bytes: int, tail: int | None, is_ov
     except OSError:
         return _Log([], 0, True)
     with open(fd, "rb") as file:
-        size = os.fstat(fd).st_size
-        start = max(0, size - limit_bytes) if tail is not None else min(offset, size)
+        layout = Layout.of(fd)
+        size = layout.size
+        start = max(0, size - limit_bytes) if tail is not None else layout.place(offset)
         file.seek(start)
-        data = file.read(limit_bytes)
+        asked = layout.whole(start, start + limit_bytes) - start
+        data = file.read(asked)
     at_end = start + len(data) >= size
     if not (is_over and at_end):
         # A line that is longer than what is read comes in pieces.
-        cut = data.rfind(b"\n") + 1 or (len(data) if len(data) == limit_bytes else 0)
-        data = data[:cut]
+        cut = data.rfind(b"\n") + 1 or (len(data) if len(data) == asked else 0)
+        data = data[: layout.whole(start, start + cut) - start]
     lines = data.decode(errors="replace").split("\n")
     if lines[-1] == "":
         lines.pop()
     if tail is not None:
         lines = (lines[1:] if start and len(lines) > 1 else lines)[-tail:]
     end = start + len(data)
-    return _Log(lines, end, end >= size)
+    return _Log(lines, layout.offset(end), end >= size)

@@ -36,6 +36,7 @@ from typing import Any, NoReturn
 import psutil
 
 from launcher.forks.processes import adopt_orphans
+from launcher.joblog import JobLog, heed_no_signals, keep, open_pipe
 
 # The kernel passes no more open files in one message: SCM_MAX_FD, unix(7).
 MAX_FDS = 253
@@ -59,6 +60,7 @@ class Task:
         working_dir: absolute. Modules in it are found, behind all others.
         environment: all of `os.environ`. Modules that were imported before the fork have read the server's.
         output: the file that stdout and stderr are appended to; None is /dev/null.
+        keeps_log: `output` is a job's log, which is bounded.
     """
 
     entry: str
@@ -66,6 +68,7 @@ class Task:
     working_dir: str
     environment: dict[str, str]
     output: str | None
+    keeps_log: bool = False
 
 
 def encode(message: dict[str, Any]) -> bytes:
@@ -109,6 +112,8 @@ class ForkServer:
     def __init__(self, client: socket.socket) -> None:
         self._client = client
         self._children: set[int] = set()
+        # Processes that keep the logs of children, and end after them.
+        self._keepers: set[int] = set()
         self._left_open: frozenset[int] = frozenset()
 
     def serve(self) -> None:
@@ -188,14 +193,47 @@ class ForkServer:
         try:
             # Opened here, so that the client is told when it cannot be done.
             opened.append(os.open(task.working_dir, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
-            append = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            opened.append(os.open(task.output or os.devnull, append, 0o666))
+            opened.append(self._open_output(task))
             pid = os.fork()
             if not pid:
                 self._be_child(task, fds, *opened)
             return pid
         finally:
             _close(opened)
+
+    def _open_output(self, task: Task) -> int:
+        if not task.keeps_log or task.output is None:
+            append = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            return os.open(task.output or os.devnull, append, 0o666)
+        log = JobLog(Path(task.output))
+        try:
+            read, write = open_pipe()
+            try:
+                pid = os.fork()
+                if not pid:
+                    self._be_keeper(log, read)
+            except OSError:
+                os.close(write)
+                raise
+            finally:
+                os.close(read)
+        finally:
+            os.close(log.fd)
+        self._keepers.add(pid)
+        return write
+
+    def _be_keeper(self, log: JobLog, source: int) -> NoReturn:
+        try:
+            os.setsid()
+            _reset_signals()
+            heed_no_signals()
+            self._client.detach()
+            _give_stdio(os.open(os.devnull, os.O_WRONLY))
+            _close_all_but({0, 1, 2, source, log.fd}, frozenset())
+            _name("penstock-log")
+            keep(source, log)
+        finally:
+            os._exit(0)
 
     def _be_child(self, task: Task, fds: list[int], folder: int, output: int) -> NoReturn:
         code = 1
@@ -231,6 +269,7 @@ class ForkServer:
                 ended[child[0]] = os.waitstatus_to_exitcode(child[1])
         forks = {pid: code for pid, code in ended.items() if pid in self._children}
         self._children -= forks.keys()
+        self._keepers -= ended.keys()
         if ended:
             self._kill_orphans()
         for pid, code in forks.items():
@@ -239,7 +278,7 @@ class ForkServer:
     def _kill_orphans(self) -> None:
         """Kill what ended forks have left. What those leave in turn comes here with their ends."""
         for child in psutil.Process().children():
-            if child.pid not in self._children:
+            if child.pid not in self._children | self._keepers:
                 with contextlib.suppress(psutil.Error):
                     child.kill()
 

@@ -270,6 +270,7 @@ class Dispatcher:
                 working_dir=job.working_dir,
                 environment={**self._settings.job_environment, JOB_ID_VARIABLE: job.id},
                 output=str(folder.log),
+                keeps_log=True,
             )
             return self._forks.fork(task, (lock.fd,))
         finally:

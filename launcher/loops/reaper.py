@@ -16,6 +16,7 @@ import psutil
 from launcher.errors import Conflict, JobAlive, JobUnknown, LauncherError, StoreUnavailable
 from launcher.forks.processes import describe_exit, is_running, kill_session, machine_of
 from launcher.home import Home
+from launcher.joblog import add_line
 from launcher.logs import JsonFormatter, fields_of
 from launcher.settings import Settings
 from launcher.state.job import AT_WORK, Job, Outcome, Status, has_begun_to_publish, shown_counts, stopped_as
@@ -292,8 +293,8 @@ class Reaper:
     def _write(self, job: Job, text: str) -> None:
         """Say in the job's own log what its process could not."""
         record = logging.LogRecord(_log.name, logging.WARNING, __file__, 0, text, None, None)
-        with contextlib.suppress(OSError), open(self._home.job(job.id).log, "a", encoding="utf-8") as log:
-            log.write(JsonFormatter(fields_of(job)).format(record) + "\n")
+        with contextlib.suppress(OSError):
+            add_line(self._home.job(job.id).log, JsonFormatter(fields_of(job)).format(record))
 
     def _end_of(self, job: Job, is_looked_into: bool) -> tuple[Status, str, Outcome | None]:
         """Where a job goes whose process is gone, why, and how that is called."""

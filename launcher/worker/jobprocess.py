@@ -263,10 +263,11 @@ class JobProcess:
 
     def _keep_scored(self) -> None:
         """Stage what is scored and waits for its part to fill."""
-        from transforms.pending import PENDING  # with Beam, which an attempt that runs has imported
-
+        # Imported with Beam, by an attempt that scores; it takes 5 s, which there are not.
+        pending = sys.modules.get("transforms.pending")
         try:
-            PENDING.stage(KEEP_PATIENCE_S)
+            if pending is not None:
+                pending.PENDING.stage(KEEP_PATIENCE_S)
         except Exception as error:
             _log.warning("%s: what was scored could not be kept: %s", self._job.id, self._mask(str(error)))
 

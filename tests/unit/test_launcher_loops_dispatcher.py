@@ -95,6 +95,7 @@ def test_a_job_is_started_with_all_that_it_needs(world: Dispatching) -> None:
         str(folder.path),
         {"PATH": "/bin", "PENSTOCK_JOB_ID": "batch-1"},
         str(folder.log),
+        keeps_log=True,
     )
     assert tenant == "acme"
     assert Handover.from_json(arguments) == Handover(
