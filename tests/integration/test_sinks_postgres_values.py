@@ -12,6 +12,8 @@ from transforms.errors import RowsRefused
 
 NIL = "00000000-0000-0000-0000-000000000000"
 UUIDS = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16)))
+NOT_UTF8 = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ab", b"\xff"]).buffers())
+NOT_UTF8_INSIDE = pa.StructArray.from_arrays([NOT_UTF8], ["a"])
 JSON = pa.ExtensionArray.from_storage(pa.json_(), pa.array(['{"a":1, "a":2}']))
 
 
@@ -164,6 +166,9 @@ class TestValues:
             (pa.array(["abc", "abc "]), "varchar(3)", "column x: 4 characters are too long for character varying(3)"),
             (pa.array(["abc", "abcd"]), "char(3)", "column x: value too long for type character(3)"),
             (pa.array(["ab", "a\0b"]), "text", "column x: a zero byte"),
+            (NOT_UTF8, "text", "column x: invalid byte sequence"),
+            (NOT_UTF8, "varchar(3)", "column x: invalid byte sequence"),
+            (NOT_UTF8_INSIDE, "jsonb", "column x: invalid byte sequence"),
             (pa.array([["ab"], ["a\0b"]]), "text[]", "column x: invalid byte sequence"),
             (pa.array([1, 0]), "positive", "column x: value for domain positive violates check constraint"),
             (pa.array([1, None]), "integer NOT NULL", "column x is NOT NULL in the table"),

@@ -99,6 +99,7 @@ def limited(size_bytes: int, call: Callable[..., object], *args: object) -> str 
     return None
 
 
+NOT_UTF8 = pa.Array.from_buffers(pa.string(), 2, pa.array([b"ab", b"\xff"]).buffers())
 UUIDS = pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16], pa.binary(16)))
 
 
@@ -499,12 +500,13 @@ class TestSqliteTable:
         [
             (pa.array([1, 2**63], pa.uint64()), "INTEGER", "column x: 9223372036854775808 is out of range for SQLite"),
             (pa.array([1, 2**53 + 1]), "REAL", "column x: 9007199254740993 has more digits than REAL keeps"),
+            (NOT_UTF8, "TEXT", "column x: text that is not UTF-8"),
             (pa.array([1, None]), "INTEGER NOT NULL", "column x is NOT NULL in the table"),
             (pa.array([1.0, float("nan")]), "REAL NOT NULL", "column x is NOT NULL in the table"),
             (pa.array([1, 0]), "INTEGER CHECK (x > 0)", "CHECK constraint failed: x > 0"),
             (pa.array(["abc", "abcd"]), "TEXT UNIQUE CHECK (length(x) < 4)", "CHECK constraint failed: length(x) < 4"),
         ],
-        ids=["range", "digits", "null", "NaN", "check", "length"],
+        ids=["range", "digits", "bytes", "null", "NaN", "check", "length"],
     )
     def test_a_value_that_does_not_fit_is_refused_by_its_row(self, column: pa.Array, declared: str, said: str) -> None:
         execute(self.uri, f"CREATE TABLE scores (x {declared})")

@@ -1,20 +1,15 @@
-"""How the values of a column become what a database takes, and which of them cannot: pure functions on Arrow.
+"""How the values of a column become what a database takes, and which of them cannot: pure functions on Arrow."""
 
-A value is never changed without a word: one that the column cannot hold is refused, by its row and the reason; one that
-loses digits where people would rather have it rounded is counted.
-"""
-
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from predictors.notices import Notice
 from transforms.sinks.columns import decoded, items_of, kind_of, list_of
 from transforms.sinks.jsontext import json_texts, not_finite_in, uuid_texts
+from transforms.sinks.ways import Fit, Fitted, Way, rows_where
 
 # Units in a second.
 _PER_SECOND = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
@@ -22,93 +17,6 @@ _DAY_S = 86_400
 _MOST_DIGITS = 76
 # How a month_day_nano_interval lies in memory.
 _INTERVAL = np.dtype([("months", "<i4"), ("days", "<i4"), ("nanoseconds", "<i8")])
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A column on its way.
-
-    Args:
-        column: what the database gets; any value where one is refused.
-        refused: by row, why the value cannot be taken.
-        changed: how many of the others lose digits, or become something else, as the way says.
-    """
-
-    column: pa.Array
-    refused: Mapping[int, str] = field(default_factory=dict)
-    changed: int = 0
-
-
-Fit = Callable[[pa.Array], Fitted]
-
-
-@dataclass(frozen=True)
-class Way:
-    """How a column gets into one of a database.
-
-    Args:
-        wire: the Arrow type that the driver gets.
-        fit: makes it, value by value.
-        cast: a SQL type, where the database itself must make the values of text.
-        loses: what values may lose, for people; None: nothing, whatever the value.
-        changes: the same where hardly a column has such values, so that only those found are worth a word.
-        code: of the notice that counts the values that lost something.
-        counted: whether `fit` counts them; else only the database can.
-    """
-
-    wire: pa.DataType
-    fit: Fit
-    cast: str | None = None
-    loses: str | None = None
-    changes: str | None = None
-    code: str = "rounded"
-    counted: bool = True
-
-    def may_change(self, field: pa.Field) -> list[Notice]:
-        """What is said before any value is known."""
-        return (
-            [Notice(f"may_be_{self.code}", f"column {field.name} ({field.type}): {self.loses}")] if self.loses else []
-        )
-
-    def changed(self, name: str, values: int) -> list[Notice]:
-        """What is said of `values` values that lost something."""
-        words = self.loses or self.changes
-        return [Notice(self.code, f"column {name}: {words}", values)] if words and values else []
-
-
-@dataclass(frozen=True)
-class FittedRows:
-    """Rows on their way.
-
-    Args:
-        rows: what the database gets.
-        refused: by row, why it cannot be taken, the column named.
-        notices: what values lost.
-    """
-
-    rows: pa.RecordBatch
-    refused: Mapping[int, str]
-    notices: Sequence[Notice]
-
-
-def fit_rows(rows: pa.RecordBatch, ways: Mapping[str, Way], required: Collection[str] = ()) -> FittedRows:
-    """Lead each column of `rows` its way.
-
-    Args:
-        required: columns that take no null.
-    """
-    made: list[pa.Array] = []
-    refused: dict[int, str] = {}
-    notices: list[Notice] = []
-    for name, column in zip(rows.schema.names, rows.columns, strict=True):
-        fitted = ways[name].fit(column)
-        made.append(fitted.column)
-        notices += ways[name].changed(name, fitted.changed)
-        reasons = {row: f"column {name}: {reason}" for row, reason in fitted.refused.items()}
-        if name in required and fitted.column.null_count:
-            reasons = dict.fromkeys(_rows(fitted.column.is_null()), f"column {name} is NOT NULL in the table") | reasons
-        refused = reasons | refused
-    return FittedRows(pa.RecordBatch.from_arrays(made, names=rows.schema.names), refused, tuple(notices))
 
 
 def casting(wire: pa.DataType) -> Fit:
@@ -205,11 +113,18 @@ def numbers_as_text(scale: int | None) -> Fit:
     return fit
 
 
-def texts(most: int | None, holder: str) -> Fit:
-    """Text of at most so many characters."""
+def texts(most: int | None, holder: str, checked: bool = False) -> Fit:
+    """Text of at most so many characters.
+
+    Args:
+        checked: text that is not UTF-8 is refused here, as the database would take it.
+    """
 
     def fit(column: pa.Array) -> Fitted:
         values = decoded(column).cast(pa.string())
+        if checked:
+            # Only this cast looks at the bytes.
+            values = values.cast(pa.binary()).cast(pa.string())
         if most is None:
             return Fitted(values)
         lengths = pc.utf8_length(values)
@@ -231,7 +146,7 @@ def json_values(prefix: str) -> Fit:
         said = json_texts(column)
         unsaid = pc.and_(said.is_null(), column.is_valid())
         refused = dict.fromkeys(
-            _rows(unsaid), "holds a map with the same key twice, or text that is not JSON, which JSON cannot keep"
+            rows_where(unsaid), "holds a map with the same key twice, or text that is not JSON, which JSON cannot keep"
         )
         made = pc.if_else(column.is_valid(), said, None)
         if prefix:
@@ -282,7 +197,7 @@ def instants(wire: pa.DataType, digits: int, low_s: int, holder: str) -> Fit:
         high = min(high, 2**63 - 1)
         low = max(low, -(2**63))
         outside = _either(pc.greater(units, high), pc.less(units, low))
-        refused = dict.fromkeys(_rows(outside), f"the value is out of range for {holder}")
+        refused = dict.fromkeys(rows_where(outside), f"the value is out of range for {holder}")
         refused |= {} if dates is None else dict(dates.refused)
         if refused:
             values = pc.if_else(outside, pa.scalar(None, values.type), values)
@@ -302,7 +217,7 @@ def spans_of_time(wire: pa.DataType, digits: int, holder: str) -> Fit:
         units = (values.cast(pa.int32()) if pa.types.is_time32(values.type) else values).cast(pa.int64())
         bound = min((2**63 - 1) * per_second // 1_000_000, 2**63 - 1)
         outside = _either(pc.greater(units, bound), pc.less(units, -bound))
-        refused = dict.fromkeys(_rows(outside), f"the value is out of range for {holder}")
+        refused = dict.fromkeys(rows_where(outside), f"the value is out of range for {holder}")
         if refused:
             values = pc.if_else(outside, pa.scalar(None, values.type), values)
         made = pc.cast(values, options=pc.CastOptions(target_type=wire, allow_time_truncate=True))
@@ -392,7 +307,7 @@ def _inexact_integers(values: pa.Array, wire: pa.DataType, holder: str) -> dict[
         None if own_low >= -exact else pc.less(values, pa.scalar(-exact, values.type)),
     )
     as_float = np.float64 if pa.types.is_float64(wire) else np.float32
-    rows = _rows(large)
+    rows = rows_where(large)
     return {
         row: f"{value} has more digits than {holder} keeps"
         for row, value in zip(rows, values.take(pa.array(rows, pa.int64())).to_pylist(), strict=True)
@@ -422,15 +337,8 @@ def _either(one: pa.Array | None, other: pa.Array | None) -> pa.Array | None:
     return pc.or_(one, other)
 
 
-def _rows(mask: pa.Array | None) -> list[int]:
-    if mask is None or not pc.any(mask).as_py():
-        return []
-    rows: list[int] = pc.indices_nonzero(mask.fill_null(False)).to_pylist()
-    return rows
-
-
 def _refused(values: pa.Array, mask: pa.Array | None, why: str) -> dict[int, str]:
-    rows = _rows(mask)
+    rows = rows_where(mask)
     if not rows:
         return {}
     said = values.take(pa.array(rows, pa.int64())).cast(pa.string()).to_pylist()

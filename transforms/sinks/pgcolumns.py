@@ -7,7 +7,6 @@ import pyarrow as pa
 
 from transforms.sinks.columns import Kind, kind_of, plain
 from transforms.sinks.fitting import (
-    Way,
     array_literals,
     casting,
     days,
@@ -25,6 +24,7 @@ from transforms.sinks.fitting import (
     uuids_as_text,
 )
 from transforms.sinks.jsontext import can_be_json
+from transforms.sinks.ways import Way
 
 # PostgreSQL cuts longer names off, silently.
 NAME_BYTES = 63

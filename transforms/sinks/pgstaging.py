@@ -16,10 +16,10 @@ from transforms.connection import Connection
 from transforms.errors import OutputError, RefusedRow, RowsRefused
 from transforms.refusals import REFUSED, Failure, refused_rows
 from transforms.sinks.columns import kind_of
-from transforms.sinks.fitting import Way, fit_rows
 from transforms.sinks.names import PostgresTable, quoted
 from transforms.sinks.pgcatalog import fetch
 from transforms.sinks.pgcolumns import Column, way_into
+from transforms.sinks.ways import Way, fit_rows
 
 # Where a row came from: its split, and its number in the file of it. Only staging tables have them.
 SPLIT, ROW = "_penstock_split", "_penstock_row"

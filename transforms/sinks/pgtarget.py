@@ -16,6 +16,7 @@ from transforms.sinks.names import PostgresTable, quoted
 from transforms.sinks.pgcatalog import Relation, checks, column_of_type, columns, fetch, lock, may_use_schema, relation
 from transforms.sinks.pgcolumns import NAME_BYTES, Column, natural, way_into
 from transforms.sinks.pgstaging import POSITION, ROW, SPLIT
+from transforms.sinks.ways import can_fit
 
 # Every table has these: https://www.postgresql.org/docs/current/ddl-system-columns.html
 _SYSTEM_COLUMNS = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
@@ -202,7 +203,7 @@ class Target:
                 notices.append(Notice("type_kept_as_text", f"{words} and keeps it as text"))
         column = natural(given)
         way = None if column is None else way_into(column, given)
-        if column is None or way is None:
+        if column is None or way is None or not can_fit(way, given.type):
             raise self.error(
                 f"PostgreSQL has no type for column {given.name} ({given.type}); leave it out of output.columns"
             )
@@ -220,7 +221,7 @@ class Target:
             known = column_of_type(self.cursor, given.name, given.metadata[POSTGRES_TYPE].decode(errors="replace"))
             origin = None if known is None else known.base
         way = way_into(column, given, origin)
-        if way is None:
+        if way is None or not can_fit(way, given.type):
             why = _REMEDIES.get(kind_of(given.type), "") if column.base.startswith("timestamp") else ""
             raise self.error(
                 f"its column {given.name} is {column.type} and cannot take {given.type}; "

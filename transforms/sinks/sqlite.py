@@ -30,11 +30,11 @@ from transforms.refusals import REFUSED, Failure, refusals
 from transforms.sinks.base import Manifest
 from transforms.sinks.columns import LEDGER_TABLE, check_names
 from transforms.sinks.entries import newest_publisher, other_result
-from transforms.sinks.fitting import fit_rows
 from transforms.sinks.mode import Mode, check_appends_to
 from transforms.sinks.names import folded, quoted
 from transforms.sinks.sqlitecolumns import declared
 from transforms.sinks.sqlitetable import Table, said, same_key, table_of
+from transforms.sinks.ways import fit_rows
 
 # Where in the file of its split a row of a part was.
 _ROW = "_penstock_row"

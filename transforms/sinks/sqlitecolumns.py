@@ -6,8 +6,6 @@ import pyarrow.compute as pc
 from transforms.affinity import affinity
 from transforms.sinks.columns import Kind, decoded, kind_of, plain
 from transforms.sinks.fitting import (
-    Fitted,
-    Way,
     casting,
     days,
     decimals_as_text,
@@ -19,6 +17,7 @@ from transforms.sinks.fitting import (
     uuids_as_text,
 )
 from transforms.sinks.jsontext import can_be_json
+from transforms.sinks.ways import Fitted, Way
 
 # Digits that SQLite's floating point keeps; a longer decimal is kept as text.
 _EXACT_DIGITS = 15
@@ -74,7 +73,7 @@ def way_into(column: str, type: pa.DataType) -> Way | None:
         "boolean": Way(pa.bool_(), casting(pa.bool_())),
         "integer": Way(pa.int64(), integers(pa.int64(), "SQLite's 64 bits")),
         "float": Way(pa.float64(), _numbers, changes="SQLite keeps NaN as NULL", code="nan_as_null"),
-        "string": Way(pa.string(), texts(None, column)),
+        "string": Way(pa.string(), texts(None, column, checked=True)),
         "binary": Way(pa.binary(), casting(pa.binary())),
         "uuid": Way(pa.string(), uuids_as_text),
         "json": Way(pa.string(), json_documents("")),

@@ -13,9 +13,9 @@ from adbc_driver_manager import dbapi
 from predictors.notices import Notice
 from transforms.errors import OutputError, RefusedRow
 from transforms.refusals import Failure, refused_rows
-from transforms.sinks.fitting import Way
 from transforms.sinks.names import folded, quoted
 from transforms.sinks.sqlitecolumns import declared, way_into
+from transforms.sinks.ways import Way, can_fit
 
 # What a table's own declaration demands of a row by itself, beside NOT NULL.
 _DEMANDS = re.compile(r"\b(?:CHECK|STRICT)\b", re.IGNORECASE)
@@ -67,7 +67,7 @@ class Table:
         for field in schema:
             if self.sql is None:
                 way = way_into(declared(field.type), field.type)
-                if way is None:
+                if way is None or not can_fit(way, field.type):
                     raise error(
                         f"SQLite has no place for column {field.name} ({field.type}); leave it out of output.columns"
                     )
@@ -78,7 +78,7 @@ class Table:
                 if column.computed:
                     raise error(f"the database computes column {field.name} by itself; leave it out of output.columns")
                 way = way_into(column.declared, field.type)
-                if way is None:
+                if way is None or not can_fit(way, field.type):
                     raise error(
                         f"its column {field.name} is {column.declared} and cannot take {field.type}; change the"
                         " column's type, or leave it out of output.columns"
