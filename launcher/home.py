@@ -33,6 +33,8 @@ from launcher.errors import HomeUnusable, JobAlive
 
 # Enough for a state change in the store's write-ahead log (three pages of 4 KB, its index of 32 KB) and a traceback.
 RESERVE_BYTES = 256 * 1024
+# With less than this left, a job could not say what became of it, nor the store.
+MIN_FREE_BYTES = 16 * 1024 * 1024
 # Who looks whether a job lives holds its lock for some microseconds; who wants it tries again for this long.
 LOCK_PATIENCE_S = 0.5
 
@@ -220,6 +222,22 @@ class Home:
     def launcher_lives(self, launcher_id: str) -> bool:
         """Whether the process of a launcher that signed on runs."""
         return is_locked(self.launchers / launcher_id)
+
+    def lacks(self) -> str | None:
+        """Why no job should be begun here: no room, or nothing can be written; None when all is well."""
+        try:
+            room = os.statvfs(self.path)
+            free = room.f_bavail * room.f_frsize
+            if free < MIN_FREE_BYTES:
+                return f"the disk of {self.path} is full: {free / 2**20:.1f} MiB are free"
+            probe = self.path / f".probe-{os.getpid()}-{uuid.uuid4().hex}"
+            try:
+                probe.write_bytes(b"\0")
+            finally:
+                probe.unlink(missing_ok=True)
+        except OSError as error:
+            return f"{self.path} cannot be written: {error.strerror}"
+        return None
 
     def create(self) -> None:
         """Make the folders, closed to other users. What exists is kept.

@@ -73,6 +73,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+def text_line(line: str) -> str:
+    """A line of a service's log for people; what is no such line, as what a model printed, stays as it is."""
+    try:
+        values = json.loads(line)
+        text = f"{values['time']} {values['level']} {values['logger']}: {values['message']}"
+        return text + (f"\n{values['exception']}" if "exception" in values else "")
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return line
+
+
 class MaskingFormatter(logging.Formatter):
     """Another formatter's lines, tracebacks too, without the secrets of some connections."""
 

@@ -29,7 +29,7 @@ from launcher.home import Home, JobFolder, JobLock
 from launcher.joblog import start_keeper
 from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
 from launcher.state.store import JobStore
-from launcher.worker.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot
+from launcher.worker.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot, seconds_of_dead
 from pipelines.spec import JobSpec
 from predictors.crashes import CrashRecord
 
@@ -289,7 +289,8 @@ class Supervisor:
             kept_rows(job, live),
         )
         counts = counts_of(job, live) if job.has_run or job.shown.total else None
-        changes: dict[str, Any] = {"error": text if to == "failed" else None, "counts": counts}
+        seconds = seconds_of_dead(job, self._store.moves(job.id), self._home.job(job.id).progress, live)
+        changes: dict[str, Any] = {"error": text if to == "failed" else None, "counts": counts, "seconds": seconds}
         try:
             return self._store.move(job.id, ACTIVE, to, text, **changes)
         except StoreUnavailable:

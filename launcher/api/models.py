@@ -334,3 +334,5 @@ class Readiness(Answer):
     status: Literal["ready", "not_ready"]
     store: Literal["ok", "unavailable"]
     fork_server: Literal["warm", "cold"]
+    disk: Literal["ok", "unusable"]
+    reason: str | None

@@ -45,11 +45,11 @@ async def healthz() -> Response:
     response_model=models.Readiness,
     responses={
         **documented.refusals("forbidden", "store-unavailable", guarded=False),
-        503: {"model": models.Readiness, "description": "Not now: the store is away, or the fork server is cold."},
+        503: {"model": models.Readiness, "description": "Not now; `reason` says why."},
     },
 )
 def readyz(request: Request) -> Response:
-    """The store answers, and the fork server is warm; it takes some seconds after a start."""
+    """The store answers, the disk has room, and the fork server is warm; it takes some seconds after a start."""
     service: Service = request.app.state.service
     try:
         service.keys.any()
@@ -57,9 +57,21 @@ def readyz(request: Request) -> Response:
     except StoreUnavailable:
         store = "unavailable"
     forks = "cold" if service.forks.pid is None else "warm"
-    ready = (store, forks) == ("ok", "warm")
-    values = {"status": "ready" if ready else "not_ready", "store": store, "fork_server": forks}
-    return answer(values, 200 if ready else 503)
+    lacks = service.home.lacks()
+    reasons = [
+        "the store does not answer" if store == "unavailable" else None,
+        "the fork server is not warm yet" if forks == "cold" else None,
+        lacks,
+    ]
+    reason = "; ".join(filter(None, reasons)) or None
+    values = {
+        "status": "not_ready" if reason else "ready",
+        "store": store,
+        "fork_server": forks,
+        "disk": "unusable" if lacks else "ok",
+        "reason": reason,
+    }
+    return answer(values, 503 if reason else 200)
 
 
 @router.get(

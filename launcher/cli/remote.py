@@ -25,6 +25,7 @@ from launcher.client import (
     Unauthorized,
     Unwritable,
 )
+from launcher.logs import text_line
 from launcher.report import LISTED, Reason, aligned, dumped, second
 from launcher.screen import counting_rows, print_summary
 
@@ -169,7 +170,7 @@ def logs(service: Service, job_id: str, follow: bool, tail: int | None, as_json:
             print(dumped({"lines": list(lines)}))
             return DONE
         for line in lines:
-            print(dumped({"line": line}) if as_json else line, flush=follow)
+            print(dumped({"line": line}) if as_json else text_line(line), flush=follow)
     return DONE
 
 

@@ -23,7 +23,7 @@ from launcher.state.job import AT_WORK, Job, Outcome, Status, has_begun_to_publi
 from launcher.state.store import JobStore
 from launcher.worker.failures import wait_s
 from launcher.worker.handover import JOB_ID_VARIABLE
-from launcher.worker.progress import counts_of, kept_rows, read_live
+from launcher.worker.progress import counts_of, kept_rows, read_live, seconds_of_dead
 from predictors.crashes import CrashRecord
 
 # A job that was told to stop, or whose time is over, has to be gone within 5 s. Its process hears of it within a
@@ -284,6 +284,7 @@ class Reaper:
             error=text if to == "failed" else None,
             outcome=outcome if to == "failed" else None,
             counts=counts_of(job, live),
+            seconds=seconds_of_dead(job, self._store.moves(job.id), self._home.job(job.id).progress, live),
             **changes,
         )
         _log.info("%s is %s: %s", job.id, to, text, extra=fields_of(job))

@@ -1,11 +1,13 @@
 """What a failed attempt means for its job: whether another may pass, when, and what the end is called."""
 
+import logging
 import random
+import sys
 from collections.abc import Iterator
 
 from adbc_driver_manager import dbapi
 
-from launcher.errors import StoreUnavailable
+from launcher.errors import LauncherError, StoreUnavailable
 from launcher.state.job import Outcome
 from predictors.errors import OutOfMemory, PredictorError, Transient
 from predictors.recovery import kind_of
@@ -50,6 +52,20 @@ def is_passing(error: BaseException) -> bool:
     if isinstance(error, TooManyRejects):
         return False
     return any(_is_passing(each) for each in _chain(error))
+
+
+class Unexpected(logging.Filter):
+    """Lets no traceback of Beam's through whose error says all there is to say, as that too many rows were rejected.
+
+    The job's own line says it, and no line of ours or of a library is to blame.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether a record is worth a line. Called where it is made, so that the error is the one being handled."""
+        error = sys.exc_info()[1]
+        if error is None or not record.name.startswith("apache_beam") or "Traceback" not in record.getMessage():
+            return True
+        return not all(isinstance(each, PipelineError | PredictorError | LauncherError) for each in _chain(error))
 
 
 def outcome_of(error: BaseException) -> Outcome:

@@ -40,7 +40,6 @@ from launcher.state.job import (
     ACTIVE,
     Job,
     Live,
-    Move,
     Outcome,
     Seconds,
     Status,
@@ -48,10 +47,10 @@ from launcher.state.job import (
     stopped_as,
 )
 from launcher.state.sql import SqlJobStore
-from launcher.worker.failures import is_passing, outcome_of, wait_s
+from launcher.worker.failures import Unexpected, is_passing, outcome_of, wait_s
 from launcher.worker.gate import JobGate
 from launcher.worker.handover import Handover
-from launcher.worker.progress import SnapshotProgress, counts_of, kept_rows
+from launcher.worker.progress import SnapshotProgress, counts_of, kept_rows, seconds_of
 from launcher.worker.pulse import Pulse
 from launcher.worker.watch import End, Watch
 from pipelines.spec import JobSpec, SqlInput, TableOutput
@@ -427,22 +426,6 @@ def with_uris(spec: JobSpec, uris: Mapping[str, str]) -> JobSpec:
     return spec
 
 
-def seconds_of(moves: Sequence[Move], now: datetime, live: Live) -> Seconds:
-    """Where the time of one attempt went.
-
-    Args:
-        moves: of that attempt, in order.
-        now: the end of the state it is in.
-        live: what its workers counted.
-    """
-    spent = {"preparing": 0.0, "running": 0.0, "completing": 0.0}
-    for move, end in zip(moves, [*(move.at for move in moves[1:]), now], strict=True):
-        if move.to in spent:
-            spent[move.to] += max(0.0, (end - move.at).total_seconds())
-    prepare, run, complete = spent.values()
-    return Seconds(prepare, run, complete, live.read_s, live.score_s, live.write_s)
-
-
 def run_forked(arguments: dict[str, Any], fds: Sequence[int]) -> NoReturn:
     """Be the process of a managed job, in a child of the fork server.
 
@@ -460,6 +443,7 @@ def run_forked(arguments: dict[str, Any], fds: Sequence[int]) -> NoReturn:
 def _log_with(formatter: logging.Formatter) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter)
+    handler.addFilter(Unexpected())
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     _log.setLevel(logging.INFO)
 

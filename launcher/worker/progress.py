@@ -1,18 +1,31 @@
 """How far a living job is: counters that its workers leave in files, added up. They may lag by a second."""
 
+import contextlib
 import json
 import math
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from launcher.state.job import Job, Live, shown_counts
+from launcher.state.job import Job, Live, Move, Seconds, shown_counts
 from transforms.counts import Counts
 from transforms.telemetry import CALL_BUCKETS_S
 
-__all__ = ["Live", "Snapshot", "SnapshotProgress", "counts_of", "kept_rows", "read_live", "read_snapshot"]
+__all__ = [
+    "Live",
+    "Snapshot",
+    "SnapshotProgress",
+    "counts_of",
+    "kept_rows",
+    "read_live",
+    "read_snapshot",
+    "seconds_of",
+    "seconds_of_dead",
+]
 
 # A snapshot calls back for each batch; people look less often than that.
 _EVERY_S = 0.5
@@ -86,6 +99,37 @@ def kept_rows(job: Job, live: Live) -> int:
     """Rows that are staged and will not be scored again."""
     kept = job.already.total + live.staged
     return kept if job.total_rows is None else min(kept, job.total_rows)
+
+
+def seconds_of(moves: Sequence[Move], now: datetime, live: Live) -> Seconds:
+    """Where the time of one attempt went.
+
+    Args:
+        moves: of that attempt, in order.
+        now: the end of the state it is in.
+        live: what its workers counted.
+    """
+    spent = {"preparing": 0.0, "running": 0.0, "completing": 0.0}
+    for move, end in zip(moves, [*(move.at for move in moves[1:]), now], strict=True):
+        if move.to in spent:
+            spent[move.to] += max(0.0, (end - move.at).total_seconds())
+    prepare, run, complete = spent.values()
+    return Seconds(prepare, run, complete, live.read_s, live.score_s, live.write_s)
+
+
+def seconds_of_dead(job: Job, moves: Sequence[Move], folder: Path, live: Live) -> Seconds:
+    """Where the time of an attempt went whose process died, up to the last that was heard of it.
+
+    Args:
+        moves: of the job.
+        folder: of its live counters.
+    """
+    own = [move for move in moves if move.attempt == job.attempt]
+    heard = [move.at for move in own] + ([job.live_at] if job.live_at is not None else [])
+    for file in folder.glob("*.json"):
+        with contextlib.suppress(OSError):
+            heard.append(datetime.fromtimestamp(file.stat().st_mtime, UTC))
+    return seconds_of(own, max(heard), live) if heard else Seconds()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -7,9 +7,11 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+import launcher.home
 from launcher.api.models import Health, Readiness
 from launcher.api.operations import Counted
 from launcher.errors import StoreUnavailable
+from launcher.home import Home
 from launcher.state.job import Live, Status
 from launcher.state.sql import QUEUE_WAIT_BUCKETS_S
 from tests.api import Api, checked, serving
@@ -49,9 +51,42 @@ def test_a_service_whose_fork_server_is_cold_is_not_ready(api: Api, monkeypatch:
     monkeypatch.setattr(api.service.keys, "any", away)
     away_ = checked(client.get("/readyz"), 503, Readiness)
 
-    assert cold.model_dump() == {"status": "not_ready", "store": "ok", "fork_server": "cold"}
-    assert warm.model_dump() == {"status": "ready", "store": "ok", "fork_server": "warm"}
-    assert away_.model_dump() == {"status": "not_ready", "store": "unavailable", "fork_server": "warm"}
+    assert cold.model_dump() == {
+        "status": "not_ready",
+        "store": "ok",
+        "fork_server": "cold",
+        "disk": "ok",
+        "reason": "the fork server is not warm yet",
+    }
+    assert warm.model_dump() == {
+        "status": "ready",
+        "store": "ok",
+        "fork_server": "warm",
+        "disk": "ok",
+        "reason": None,
+    }
+    assert (away_.status, away_.store, away_.reason) == ("not_ready", "unavailable", "the store does not answer")
+
+
+def test_a_service_without_room_on_its_disk_is_not_ready_until_there_is_some(
+    api: Api, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Forks:
+        pid = 1
+
+    client = api.client()
+    monkeypatch.setattr(api.service, "forks", Forks())
+    with monkeypatch.context() as full:
+        full.setattr(launcher.home, "MIN_FREE_BYTES", 2**62)
+        without_room = checked(client.get("/readyz"), 503, Readiness)
+    with monkeypatch.context() as gone:
+        gone.setattr(api.service, "home", Home(tmp_path / "gone"))
+        unwritable = checked(client.get("/readyz"), 503, Readiness)
+    again = checked(client.get("/readyz"), 200, Readiness)
+
+    assert (without_room.disk, unwritable.disk, again.disk) == ("unusable", "unusable", "ok")
+    assert "is full" in (without_room.reason or "")
+    assert "cannot be written" in (unwritable.reason or "")
 
 
 def test_metrics_tell_what_the_jobs_did(tmp_path: Path) -> None:

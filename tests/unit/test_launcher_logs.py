@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from launcher.logs import JsonFormatter, MaskingFormatter, masked, masked_lines
+from launcher.logs import JsonFormatter, MaskingFormatter, masked, masked_lines, text_line
 from transforms.connection import Connection
 
 URI = "postgresql://penstock:s3cr3t-w0rd@db.example.com/sales"
@@ -137,3 +137,25 @@ def test_text_is_masked_for_every_connection() -> None:
     assert masked(text, []) == f"first {SECRET} and 0ther-w0rd"
     assert masked_lines(text, [Connection(URI), other]) == "first\n***** and *****"
     assert masked_lines(text, []) == text
+
+
+@pytest.mark.parametrize(
+    ("line", "text"),
+    [
+        (
+            '{"time": "2025-03-15T10:00:00Z", "level": "INFO", "logger": "launcher", "message": "é is running"}',
+            "2025-03-15T10:00:00Z INFO launcher: é is running",
+        ),
+        (
+            '{"time": "T", "level": "ERROR", "logger": "a.b", "message": "lost", "exception": "Traceback\\n  x"}',
+            "T ERROR a.b: lost\nTraceback\n  x",
+        ),
+        ("what a model printed", "what a model printed"),
+        ('{"a": 1}', '{"a": 1}'),
+        ("[1, 2]", "[1, 2]"),
+        ("7", "7"),
+    ],
+    ids=["a line", "a traceback", "text", "other JSON", "a list", "a number"],
+)
+def test_a_line_of_a_service_is_text_for_people(line: str, text: str) -> None:
+    assert text_line(line) == text

@@ -1,7 +1,9 @@
 """The states of a job and what a stopped one says."""
 
+import os
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -20,8 +22,7 @@ from launcher.state.job import (
     new_id,
     stopped_as,
 )
-from launcher.worker.jobprocess import seconds_of
-from launcher.worker.progress import Live
+from launcher.worker.progress import Live, seconds_of, seconds_of_dead
 from tests.contract.job_store import T0, job
 from transforms.counts import Counts
 
@@ -134,3 +135,20 @@ def test_the_time_of_an_attempt_is_read_off_its_moves() -> None:
     assert seconds_of(moves[:2], T0 + timedelta(seconds=2), Live()) == Seconds(1)
     # A clock that was set back.
     assert seconds_of(moves[:2], T0, Live()) == Seconds(0)
+
+
+def test_the_time_of_an_attempt_that_died_is_counted_to_the_last_that_was_heard_of_it(tmp_path: Path) -> None:
+    earlier = Move("preparing", "running", T0 - timedelta(hours=1), "", 1)
+    moves = [
+        earlier,
+        Move("submitted", "preparing", T0, "", 2),
+        Move("preparing", "running", T0 + timedelta(seconds=2), "", 2),
+    ]
+    died = replace(job("batch-1"), status="running", attempt=2, live_at=T0 + timedelta(seconds=4))
+    by_its_beat = seconds_of_dead(died, moves, tmp_path, Live(score_s=3))
+    (tmp_path / "7.json").touch()
+    os.utime(tmp_path / "7.json", (T0.timestamp() + 9, T0.timestamp() + 9))
+    by_its_counters = seconds_of_dead(died, moves, tmp_path, Live(score_s=3))
+
+    assert by_its_beat == Seconds(2, 2, 0, score=3)
+    assert by_its_counters == Seconds(2, 7, 0, score=3)

@@ -1,5 +1,6 @@
 """What a failure means for the job, told of errors that real databases give."""
 
+import logging
 import os
 import signal
 import socket
@@ -12,7 +13,7 @@ import pytest
 
 from launcher.errors import Conflict, HostUnknown, StoreUnavailable
 from launcher.state.sql import SqlJobStore
-from launcher.worker.failures import LONGEST_WAIT_S, is_passing, outcome_of, wait_s
+from launcher.worker.failures import LONGEST_WAIT_S, Unexpected, is_passing, outcome_of, wait_s
 from predictors.errors import ModelNotLoadable, OutOfMemory, SchemaMismatch, Transient
 from tests.conftest import lacking
 from tests.servers import Postgres, ServerMissing, postgres_server
@@ -278,3 +279,20 @@ def test_waits_double_up_to_the_longest(retries: int, first_s: float, least: flo
     assert wait_s(retries, first_s, random_unit=1.0) == most
     assert least <= wait_s(retries, first_s) <= most
     assert most <= max(LONGEST_WAIT_S, first_s)
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "is_told"),
+    [
+        ("apache_beam.runners.worker.sdk_worker", TooManyRejects("9 of 10 rows were rejected"), False),
+        ("apache_beam.runners.worker.sdk_worker", ValueError("a bug"), True),
+        ("launcher", TooManyRejects("9 of 10 rows were rejected"), True),
+    ],
+    ids=["expected", "unexpected", "our own"],
+)
+def test_an_expected_error_has_no_traceback_in_the_log(name: str, error: Exception, is_told: bool) -> None:
+    record = logging.LogRecord(name, logging.ERROR, "", 0, "Error\nTraceback (most …)", None, None)
+    try:
+        raise error
+    except Exception:
+        assert Unexpected().filter(record) is is_told
