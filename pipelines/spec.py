@@ -94,7 +94,7 @@ class JobSpec:
         source = values["input"]
         output = tupled("columns", values["output"])
         return cls(
-            model=ModelSpec(**tupled("features", values["model"])),
+            model=ModelSpec.from_json(values["model"]),
             input=SqlInput(**source) if source["source"] == "sql" else ParquetInput(**tupled("path", source)),
             output=TableOutput(**output) if output["destination"] == "table" else ParquetOutput(**output),
             rejects=Rejects(**values["rejects"]),

@@ -40,7 +40,7 @@ class ModelSpec:
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelSpec":
         """The model that `dataclasses.asdict` has turned into JSON values; a field that they lack has its default."""
-        named = {name: _tupled(values.get(name)) for name in ("features", "outputs")}
+        named = {name: tupled_names(values.get(name)) for name in ("features", "outputs")}
         return cls(**{**values, **named})
 
 
@@ -123,8 +123,8 @@ class SpanPredictor(Protocol):
         """Lay out `rows` for the model; ranges of them are answered exactly as `predict` answers slices."""
 
 
-def _tupled(value: Any) -> Any:
-    """Lists from JSON as the frozen dataclasses hold them."""
+def tupled_names(value: Any) -> Any:
+    """Features or outputs as JSON has them, lists of names or mappings, as the frozen dataclasses hold them."""
     if isinstance(value, Mapping):
         return {name: each if isinstance(each, str) else tuple(each) for name, each in value.items()}
     return None if value is None else tuple(value)

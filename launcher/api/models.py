@@ -253,8 +253,9 @@ class ModelAnswer(Answer):
     version: Annotated[int, Field(ge=1, examples=[3])]
     uri: Annotated[str, Field(examples=["/models/churn.onnx"])]
     flavor: Literal["onnx", "python"]
-    features: Annotated[list[str] | None, Field(examples=[["tenure", "monthly_charges"]])]
+    features: Annotated[list[str] | dict[str, list[str]] | None, Field(examples=[["tenure", "monthly_charges"]])]
     nulls: Annotated[str, Field(examples=["reject"])]
+    outputs: Annotated[list[str] | dict[str, str | list[str]] | None, Field(examples=[{"variable": "churn_score"}])]
     import_path: str | None
     description: str | None
     created_at: Time

@@ -1,6 +1,7 @@
 """Models and connections: what jobs name."""
 
 import os
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request
@@ -20,7 +21,7 @@ from launcher.request.service import ModelRequest, connection_request, model_req
 from launcher.service import Service
 from launcher.state.idempotency import Turn
 from launcher.state.registry import Model, NamedConnection
-from predictors.base import ModelSpec
+from predictors.base import Features, ModelSpec, Outputs
 from transforms.connection import Connection
 
 router = APIRouter(prefix="/api/v1")
@@ -243,12 +244,20 @@ def _model_object(model: Model) -> dict[str, Any]:
         "version": model.version,
         "uri": spec.uri,
         "flavor": spec.flavor,
-        "features": None if spec.features is None else list(spec.features),
+        "features": _listed(spec.features),
         "nulls": spec.nulls,
+        "outputs": _listed(spec.outputs),
         "import_path": model.working_dir,
         "description": model.description,
         "created_at": stamp(model.created_at),
     }
+
+
+def _listed(names: Features | Outputs) -> Any:
+    """Names as JSON has them."""
+    if isinstance(names, Mapping):
+        return {name: each if isinstance(each, str) else list(each) for name, each in names.items()}
+    return None if names is None else list(names)
 
 
 def _connection_object(connection: NamedConnection) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from launcher.cli.exits import DONE
 from launcher.cli.remote import Service, followed
 from launcher.client import Connection, Misconfigured, Model, Schedule
+from launcher.errors import Problem, RequestError
 from launcher.report import aligned, dumped, second
 from launcher.screen import print_summary
 
@@ -53,10 +54,51 @@ class ModelOptions:
     """How a model is fed; None is for the service to decide."""
 
     flavor: str | None
-    features: Sequence[str] | None
+    features: Sequence[str] | Mapping[str, Sequence[str]] | None
     nulls: str | None
+    outputs: Sequence[str] | Mapping[str, str | Sequence[str]] | None
     import_path: str | None
     description: str | None
+
+
+def features_of(options: Sequence[str] | None) -> Any:
+    """`--features a,b` as a list, `--features num=a,b --features cat=c` as a mapping; None where nothing is given."""
+    listed, mapped = _names(options)
+    if mapped and listed:
+        line = f"names {', '.join(listed)} for no input; write INPUT=COLUMN,… for each input, or columns alone"
+        raise RequestError([Problem("--features", line)])
+    return mapped or listed or None
+
+
+def outputs_of(options: Sequence[str] | None) -> Any:
+    """`--outputs a,b` as a list; with `--outputs a=column` or `--outputs a=column,column` among them, a mapping."""
+    listed, mapped = _names(options)
+    if not mapped:
+        return listed or None
+    renamed = {name: columns[0] if len(columns) == 1 else columns for name, columns in mapped.items()}
+    return {**{name: name for name in listed}, **renamed}
+
+
+def _names(options: Sequence[str] | None) -> tuple[list[str], dict[str, list[str]]]:
+    """Options that are names, and those that give names to something."""
+    listed: list[str] = []
+    mapped: dict[str, list[str]] = {}
+    for option in options or ():
+        name, equals, rest = option.partition("=")
+        names = [each.strip() for each in (rest if equals else option).split(",") if each.strip()]
+        if equals:
+            mapped.setdefault(name.strip(), []).extend(names)
+        else:
+            listed += names
+    return listed, mapped
+
+
+def _listed(names: Any) -> str | None:
+    """Features or outputs on one line."""
+    if isinstance(names, Mapping):
+        pairs = names.items()
+        return "; ".join(f"{name} = {each if isinstance(each, str) else ', '.join(each)}" for name, each in pairs)
+    return None if names is None else ", ".join(names)
 
 
 @dataclass(frozen=True)
@@ -121,8 +163,9 @@ def _model_lines(model: Model) -> list[tuple[str, str | None]]:
     return [
         ("uri", model.uri),
         ("flavor", model.flavor),
-        ("features", None if model.features is None else ", ".join(model.features)),
+        ("features", _listed(model.features)),
         ("nulls", model.nulls),
+        ("outputs", _listed(model.outputs)),
         ("imported from", model.import_path),
         ("description", model.description),
         ("created", _second(model.created_at)),

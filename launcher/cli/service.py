@@ -138,9 +138,15 @@ def register_model(
     flavor: Annotated[str | None, typer.Option(help="onnx or python; found out from the uri where it tells.")] = None,
     features: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN,…", help="The columns that it reads, in its order; may be repeated."),
+        typer.Option(
+            metavar="COLUMN,…", help="The columns that it reads, in its order, or INPUT=COLUMN,…; may be repeated."
+        ),
     ] = None,
-    nulls: Annotated[str | None, typer.Option(help="What a null among them does: reject, pass or fail.")] = None,
+    nulls: Annotated[str | None, typer.Option(help="What a null or NaN among them does: reject, pass or fail.")] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OUTPUT,…", help="The outputs that become columns, or OUTPUT=COLUMN,…; may be repeated."),
+    ] = None,
     import_path: Annotated[str | None, typer.Option(help="The folder that the module is imported from.")] = None,
     description: _Description = None,
     server: Server = None,
@@ -150,12 +156,12 @@ def register_model(
     """Register a model, or a further version of one."""
     from launcher.cli import registry
 
-    columns = [name.strip() for names in features or [] for name in names.split(",") if name.strip()]
+    columns, kept = registry.features_of(features), registry.outputs_of(outputs)
     return registry.register_model(
         registry.Service(server, api_key_file),
         model_id,
         uri,
-        registry.ModelOptions(flavor, columns or None, nulls, import_path, description),
+        registry.ModelOptions(flavor, columns, nulls, kept, import_path, description),
         as_json,
     )
 

@@ -212,11 +212,12 @@ class Model:
     version: int
     uri: str
     flavor: str | None
-    features: tuple[str, ...] | None
+    features: tuple[str, ...] | Mapping[str, tuple[str, ...]] | None
     nulls: str | None
     import_path: str | None
     description: str | None
     created_at: datetime | None
+    outputs: tuple[str, ...] | Mapping[str, str | tuple[str, ...]] | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -438,19 +439,27 @@ def read_estimate(told: Told) -> Estimate:
 
 def read_model(told: Told) -> Model:
     """One version of a model."""
-    features = told.values.get("features")
     return Model(
         told.needed("model_id"),
         told.whole("version") or 1,
         told.needed("uri"),
         told.text("flavor"),
-        None if features is None else tuple(map(str, told.listed("features"))),
+        _names(told, "features"),
         told.text("nulls"),
         told.text("import_path"),
         told.text("description"),
         told.time("created_at"),
+        _names(told, "outputs"),
         told.values,
     )
+
+
+def _names(told: Told, name: str) -> Any:
+    """A list of names, or a mapping to them, if it is there."""
+    value = told.values.get(name)
+    if isinstance(value, Mapping):
+        return {str(key): each if isinstance(each, str) else tuple(map(str, each)) for key, each in value.items()}
+    return None if value is None else tuple(map(str, told.listed(name)))
 
 
 def read_connection(told: Told) -> Connection:

@@ -57,8 +57,9 @@ class Models(_Registered):
         uri: str,
         *,
         flavor: str | None = None,
-        features: Sequence[str] | None = None,
+        features: Sequence[str] | Mapping[str, Sequence[str]] | None = None,
         nulls: str | None = None,
+        outputs: Sequence[str] | Mapping[str, str | Sequence[str]] | None = None,
         import_path: str | None = None,
         description: str | None = None,
         idempotency_key: str | None = None,
@@ -69,8 +70,11 @@ class Models(_Registered):
             model_id: what jobs will call it.
             uri: a file that the service can read, or `module:Class`, for which it takes an admin's key.
             flavor: onnx or python; None where the uri tells it.
-            features: the columns that it reads, in its order; None: those named like its inputs.
-            nulls: reject, pass or fail: what a null among its features does.
+            features: the columns that it reads, in its order, or those of each of its inputs; None: those named like
+                its inputs.
+            nulls: reject, pass or fail: what a null or NaN among its features does.
+            outputs: the outputs that become columns, or a column's name for each, or names for a list's values; None:
+                all of them.
             import_path: the folder that the module is imported from.
             description: for people.
             idempotency_key: the same key and model give the same version; None makes one up.
@@ -83,8 +87,9 @@ class Models(_Registered):
             "model_id": model_id,
             "uri": uri,
             "flavor": flavor,
-            "features": None if features is None else list(features),
+            "features": _listed(features),
             "nulls": nulls,
+            "outputs": _listed(outputs),
             "import_path": import_path,
             "description": description,
         }
@@ -114,6 +119,13 @@ class Models(_Registered):
     def _at(self, model_id: str, version: int | None) -> str:
         path = f"{self._path}/{part(model_id, 'model')}"
         return path if version is None else f"{path}/versions/{version}"
+
+
+def _listed(names: Any) -> Any:
+    """Names as JSON has them."""
+    if isinstance(names, Mapping):
+        return {name: each if isinstance(each, str) else list(each) for name, each in names.items()}
+    return None if names is None else list(names)
 
 
 class Connections(_Registered):

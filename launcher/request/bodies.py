@@ -26,6 +26,7 @@ from launcher.request.parts import (
     MODEL,
     MODEL_URI,
     OUTPUT,
+    OUTPUTS,
     QUERY,
     TABLE_NAME,
     ConfigPart,
@@ -176,7 +177,6 @@ def _of_field(error: CronUnreadable, name: str, value: str) -> str:
 
 _Text = Annotated[str, Field(min_length=1, max_length=MAX_CHARS)]
 _Columns = Annotated[list[_Text], Field(max_length=MAX_COLUMNS, json_schema_extra={"uniqueItems": True})]
-_Features = Annotated[list[_Text], Field(min_length=1, max_length=MAX_COLUMNS, json_schema_extra={"uniqueItems": True})]
 _ModelId = Annotated[str, _matching(_MODEL_ID, _not_a_model_id), Field(json_schema_extra={"pattern": f"^{_MODEL_ID}$"})]
 _ConnectionName = Annotated[
     str, _matching(_CONNECTION, _not_a_connection), Field(json_schema_extra={"pattern": f"^{_CONNECTION}$"})
@@ -188,6 +188,30 @@ _Cron = Annotated[_Text, Field(max_length=_MAX_CRON_CHARS), AfterValidator(_read
 _Timezone = Annotated[_Text, AfterValidator(_known_timezone)]
 _Label = Annotated[str, Field(max_length=_MAX_LABEL_CHARS)]
 _LabelName = Annotated[str, Field(min_length=1, max_length=_MAX_LABEL_CHARS)]
+
+_NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_CHARS}
+_NAMES: dict[str, Any] = {
+    "type": "array",
+    "items": _NAME,
+    "minItems": 1,
+    "maxItems": MAX_COLUMNS,
+    "uniqueItems": True,
+}
+
+
+def _names(description: str, examples: list[Any]) -> WithJsonSchema:
+    """A list of names, or a mapping from names to one of them or a list."""
+    mapping = {
+        "type": "object",
+        "propertyNames": {"minLength": 1, "maxLength": MAX_CHARS},
+        "additionalProperties": {"anyOf": [_NAME, _NAMES]},
+        "minProperties": 1,
+        "maxProperties": MAX_COLUMNS,
+    }
+    return WithJsonSchema(
+        {"anyOf": [_NAMES, mapping, {"type": "null"}], "description": description, "examples": examples}
+    )
+
 
 _CRON = Remedy("write five fields, such as 0 2 * * *")
 _TIMEZONE = Remedy("write a name such as UTC or Europe/Berlin")
@@ -249,21 +273,32 @@ class ModelBody(ModelPart):
     flavor: Annotated[
         Flavor | None, Field(description="What loads it. May be left out where the uri tells it.", examples=["onnx"])
     ] = None
+    # Checked by `model_mistakes`: a union's errors name each branch.
     features: Annotated[
-        _Features | None,
-        Field(
-            description="The columns that the model reads, in its order. Left out: those named like its inputs.",
-            examples=[["tenure", "monthly_charges", "total_charges"]],
+        Any,
+        _names(
+            "The columns that the model reads, in its order, or those of each of its inputs. "
+            "Left out: those named like its inputs.",
+            [["tenure", "monthly_charges", "total_charges"], {"numbers": ["tenure"], "texts": ["plan"]}],
         ),
         FEATURES,
     ] = None
     nulls: Annotated[
         Nulls,
         Field(
-            description="A row with a null among its features is rejected, passed on as NaN, or fails the job.",
+            description="A row with a null or NaN among its features is rejected, passed on as NaN, or fails the job.",
             examples=["reject"],
         ),
     ] = "reject"
+    outputs: Annotated[
+        Any,
+        _names(
+            "The model's outputs that become columns, or a column's name for each, or names for the values of a list. "
+            "Left out: all of them, under their own names.",
+            [["label"], {"variable": "churn_score"}, {"probabilities": ["p_no", "p_yes"]}],
+        ),
+        OUTPUTS,
+    ] = None
 
 
 class SqlInputBody(Part):

@@ -3,13 +3,14 @@
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from launcher.errors import Problem, RequestError
 from launcher.request.messages import Location, Mistake, described, dotted, in_order, mistake_of, shown
-from launcher.request.parts import INPUT_PATH, PYTHON_URI, Part, flavor_of
+from launcher.request.parts import FEATURES, INPUT_PATH, OUTPUT_COLUMN, OUTPUTS, PYTHON_URI, Part, Remedy, flavor_of
 
 _Shape = TypeVar("_Shape", bound=Part)
 # Finds what is wrong though each field by itself is of the right type, given the values and where mistakes are known
@@ -65,12 +66,20 @@ def part(values: Mapping[Any, Any], name: str) -> Mapping[Any, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def model_mistakes(model: Mapping[Any, Any], known: set[Location], at: Location, templates: bool) -> list[Mistake]:
+def model_mistakes(
+    model: Mapping[Any, Any],
+    known: set[Location],
+    at: Location,
+    templates: bool,
+    max_chars: int | None = None,
+    max_names: int | None = None,
+) -> list[Mistake]:
     """What is wrong with a model, its fields taken together.
 
     Args:
         at: where the model is.
         templates: its uri may hold `{{ … }}`.
+        max_chars, max_names: bounds of names of columns, and of how many there are.
     """
     uri, flavor = model.get("uri"), model.get("flavor")
     mistakes = []
@@ -81,7 +90,68 @@ def model_mistakes(model: Mapping[Any, Any], known: set[Location], at: Location,
         if flavor == "python" and not PYTHON_URI.fullmatch(uri) and not (templates and "{{" in uri):
             line = f"is {shown(uri)}, and flavor python needs module:Class; name a class"
             mistakes.append(Mistake((*at, "uri"), line))
-    return mistakes + twice_mistakes(model.get("features"), (*at, "features"), "column")
+    names = _Names(max_chars, max_names)
+    mistakes += names.of_features(model.get("features"), (*at, "features"))
+    return mistakes + names.of_outputs(model.get("outputs"), (*at, "outputs"))
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Finds what is wrong with names of columns, of which there may be so many of so many characters."""
+
+    max_chars: int | None
+    max_names: int | None
+
+    def of_features(self, value: Any, at: Location) -> list[Mistake]:
+        """A list of columns, or a mapping from inputs to their columns."""
+        if value is None:
+            return []
+        if not isinstance(value, dict) or not value:
+            return self._of_list(value, at, FEATURES, "column")
+        mistakes = self._of_keys(value, at, "input")
+        for name, columns in value.items():
+            if isinstance(columns, str):
+                mistakes += self._of_name(columns, (*at, str(name)), FEATURES)
+            else:
+                mistakes += self._of_list(columns, (*at, str(name)), FEATURES, "column")
+        return mistakes
+
+    def of_outputs(self, value: Any, at: Location) -> list[Mistake]:
+        """A list of outputs, or a mapping from outputs to the names of their columns."""
+        if value is None:
+            return []
+        if not isinstance(value, dict) or not value:
+            return self._of_list(value, at, OUTPUTS, "output")
+        mistakes = self._of_keys(value, at, "output")
+        for name, to in value.items():
+            if isinstance(to, list):
+                mistakes += self._of_list(to, (*at, str(name)), OUTPUT_COLUMN, "column")
+            else:
+                mistakes += self._of_name(to, (*at, str(name)), OUTPUT_COLUMN)
+        return mistakes
+
+    def _of_list(self, value: Any, at: Location, remedy: Remedy, what: str) -> list[Mistake]:
+        if not isinstance(value, list) or not value:
+            found = "empty" if value in ([], {}) else described(value)
+            return [Mistake(at, f"is {found}; {remedy.text}")]
+        if self.max_names is not None and len(value) > self.max_names:
+            return [Mistake(at, f"has {len(value):,} entries; use at most {self.max_names:,}")]
+        mistakes = [each for i, name in enumerate(value) for each in self._of_name(name, (*at, i), remedy)]
+        return mistakes + twice_mistakes(value, at, what)
+
+    def _of_keys(self, value: Mapping[Any, Any], at: Location, what: str) -> list[Mistake]:
+        if self.max_names is not None and len(value) > self.max_names:
+            return [Mistake(at, f"has {len(value):,} entries; use at most {self.max_names:,}")]
+        remedy = Remedy(f"write the name of an {what}")
+        return [each for name in value for each in self._of_name(name, (*at, str(name)), remedy)]
+
+    def _of_name(self, value: Any, at: Location, remedy: Remedy) -> list[Mistake]:
+        if isinstance(value, str) and value:
+            if self.max_chars is not None and len(value) > self.max_chars:
+                return [Mistake(at, f"has {len(value):,} characters; use at most {self.max_chars:,}")]
+            return []
+        quotes = ", in quotes" if isinstance(value, bool | int | float) else ""
+        return [Mistake(at, f"is {described(value)}; {remedy.each or remedy.text}{quotes}")]
 
 
 def twice_mistakes(names: Any, at: Location, what: str) -> list[Mistake]:

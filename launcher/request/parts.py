@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.spec import Config, Rejects
-from predictors.base import ModelSpec, Nulls
+from predictors.base import Features, ModelSpec, Nulls, tupled_names
 from transforms.sinks.mode import Mode
 
 Flavor = Literal["onnx", "python"]
@@ -41,6 +41,8 @@ class Remedy:
 
 MODEL_URI = Remedy("write a file such as churn.onnx, or module:Class")
 FEATURES = Remedy("list the columns that the model reads", each="write the name of a column")
+OUTPUTS = Remedy("list the model's outputs to keep, or name them: {output: column}", each="write the name of an output")
+OUTPUT_COLUMN = Remedy("write the name of its column, or a list of names for its values")
 DATABASE = Remedy("write postgresql://user@host/db or sqlite:///file.db", shows="masked")
 QUERY = Remedy("write one SELECT")
 INPUT_PATH = Remedy("write a file, a glob, a folder, or a list of them")
@@ -59,14 +61,16 @@ class ModelPart(Part):
 
     uri: Annotated[_Text, MODEL_URI]
     flavor: Flavor | None = None
-    features: Annotated[Annotated[list[_Text], Field(min_length=1)] | None, FEATURES] = None
+    # Checked by `feature_mistakes` and `output_mistakes`: a union's errors name each branch.
+    features: Annotated[Any, FEATURES] = None
     nulls: Nulls = "reject"
+    outputs: Annotated[Any, OUTPUTS] = None
 
     def spec(self) -> ModelSpec:
         """The model, once nothing is wrong with it."""
         flavor = self.flavor or flavor_of(self.uri)
         assert flavor is not None
-        return ModelSpec(self.uri, flavor, tupled(self.features), self.nulls)
+        return ModelSpec(self.uri, flavor, _features(self.features), self.nulls, outputs=tupled_names(self.outputs))
 
 
 class SqlInputPart(Part):
@@ -167,6 +171,13 @@ class SpecPart(Part):
     output: Annotated[TableOutputPart | ParquetOutputPart, Field(discriminator="destination"), OUTPUT]
     rejects: RejectsPart = RejectsPart()
     config: ConfigPart = ConfigPart()
+
+
+def _features(value: Any) -> Features:
+    """Columns, or those of each input, of which one may stand by itself."""
+    if isinstance(value, dict):
+        value = {name: [columns] if isinstance(columns, str) else columns for name, columns in value.items()}
+    return tupled_names(value)
 
 
 def flavor_of(uri: str) -> Flavor | None:

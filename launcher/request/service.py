@@ -13,6 +13,7 @@ from launcher.cron import MissedPolicy
 from launcher.request.bodies import (
     DEFAULTS,
     MAX_CHARS,
+    MAX_COLUMNS,
     MAX_PATHS,
     ConnectionBody,
     Defaults,
@@ -246,7 +247,7 @@ def _job_mistakes(values: Mapping[Any, Any], known: set[Location], at: Location,
     """What is wrong with a job that stands at `at`, its fields taken together."""
     output = part(values, "output")
     has_id, has_model = values.get("model_id") is not None, values.get("model") is not None
-    mistakes = model_mistakes(part(values, "model"), known, (*at, "model"), templates)
+    mistakes = model_mistakes(part(values, "model"), known, (*at, "model"), templates, MAX_CHARS, MAX_COLUMNS)
     mistakes += path_mistakes(part(values, "input"), (*at, "input"), MAX_CHARS, MAX_PATHS)
     mistakes += twice_mistakes(output.get("columns"), (*at, "output", "columns"), "column")
     mistakes += twice_mistakes(part(values, "webhook").get("events"), (*at, "webhook", "events"), "state")
@@ -266,7 +267,7 @@ def _scheduled_job_mistakes(values: Mapping[Any, Any], known: set[Location]) -> 
 
 
 def _model_mistakes(values: Mapping[Any, Any], known: set[Location]) -> list[Mistake]:
-    mistakes = model_mistakes(values, known, (), templates=False)
+    mistakes = model_mistakes(values, known, (), False, MAX_CHARS, MAX_COLUMNS)
     uri, flavor = values.get("uri"), values.get("flavor")
     if flavor is None and isinstance(uri, str):
         flavor = flavor_of(uri)

@@ -298,7 +298,5 @@ def _model_row(model: Model) -> dict[str, Any]:
 
 
 def _model(row: "sa.Row[Any]") -> Model:
-    spec = json.loads(row.spec)
-    features = None if spec["features"] is None else tuple(spec["features"])
-    spec = ModelSpec(**{**spec, "features": features})
+    spec = ModelSpec.from_json(json.loads(row.spec))
     return Model(row.tenant, row.model_id, row.version, spec, row.working_dir, row.description, row.created_at)

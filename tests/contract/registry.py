@@ -18,7 +18,7 @@ from pipelines.spec import SqlInput, TableOutput
 from predictors.base import ModelSpec
 from tests.contract.job_store import FILES, SPEC, T0, Clock, come_to, queued
 
-CHURN = ModelSpec("churn.onnx", "onnx", ("tenure", "Größe"), "pass")
+CHURN = ModelSpec("churn.onnx", "onnx", ("tenure", "Größe"), "pass", {"variable": "score", "p": ("no", "yes")})
 FRAUD = ModelSpec("models:Fraud", "python")
 
 

@@ -199,6 +199,9 @@ WHOLE = "use a whole number from"
         ("model.flavor", "pickle", "is 'pickle', which is not known here; use onnx or python"),
         ("model.features", [], "is empty; list the columns that the model reads"),
         ("model.features", "tenure", "is the text 'tenure'; list the columns that the model reads"),
+        ("model.features", {}, "is empty; list the columns that the model reads"),
+        ("model.outputs", [], "is empty; list the model's outputs to keep, or name them: {output: column}"),
+        ("model.outputs", "y", "is the text 'y'; list the model's outputs to keep, or name them: {output: column}"),
         ("model.nulls", "drop", "is 'drop', which is not known here; use reject, pass or fail"),
         ("input.source", "csv", "is 'csv', which is not known here; use parquet or sql"),
         ("input.query", "", "is empty; write one SELECT"),
@@ -252,7 +255,7 @@ def test_a_path_is_a_text_or_a_list_of_them(field: str, value: Any, line: str) -
         ("confg", "confg is not known; did you mean config?"),
         ("batch_size", "batch_size is not known; did you mean config.batch_size?"),
         ("model.batch_size", "model.batch_size is not known; did you mean config.batch_size?"),
-        ("model.model_id", "model.model_id is not known; use uri, flavor, features and nulls"),
+        ("model.model_id", "model.model_id is not known; use uri, flavor, features, nulls and outputs"),
         ("schedule", "schedule is not known; use model, input, output, rejects and config"),
         ("input.path", "input.path belongs to source parquet, and this is sql; take it out or change input.source"),
         ("input.password", "input.password is not known; use source, connection and query"),
@@ -272,6 +275,56 @@ def test_all_mistakes_are_told_at_once_in_the_order_of_the_parts() -> None:
         "config.batch_size",
         "zzz",
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "read"),
+    [
+        ("features", ["a", "b"], ("a", "b")),
+        ("features", {"num": ["a", "b"], "cat": "c"}, {"num": ("a", "b"), "cat": ("c",)}),
+        ("outputs", ["label"], ("label",)),
+        ("outputs", {"variable": "churn_score"}, {"variable": "churn_score"}),
+        (
+            "outputs",
+            {"probabilities": ["p_no", "p_yes"], "label": "l"},
+            {"probabilities": ("p_no", "p_yes"), "label": "l"},
+        ),
+        ("outputs", None, None),
+    ],
+    ids=str,
+)
+def test_columns_of_inputs_and_of_outputs_are_read_and_kept(field: str, value: Any, read: Any) -> None:
+    spec = spec_of(changed(SQL, f"model.{field}", value))
+
+    assert getattr(spec.model, field) == read
+    assert JobSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+    assert isinstance(hash(spec.model), int)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "line"),
+    [
+        ("features", {"num": []}, "features.num is empty; list the columns that the model reads"),
+        ("features", {"num": ["a", 3]}, "features.num[1] is the number 3; write the name of a column, in quotes"),
+        ("features", {"num": ["a", "a"]}, "features.num names 'a' more than once; name each column once"),
+        ("features", {"num": 3}, "features.num is the number 3; list the columns that the model reads"),
+        (
+            "outputs",
+            {"y": 3},
+            "outputs.y is the number 3; write the name of its column, or a list of names for its values, in quotes",
+        ),
+        (
+            "outputs",
+            {"y": ["a", ""]},
+            "outputs.y[1] is empty; write the name of its column, or a list of names for its values",
+        ),
+        ("outputs", ["y", "y"], "outputs names 'y' more than once; name each output once"),
+        ("outputs", ["y", None], "outputs[1] is empty; write the name of an output"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_wrong_with_them_is_named_by_its_place(field: str, value: Any, line: str) -> None:
+    assert problems(changed(SQL, f"model.{field}", value)) == [f"model.{line}"]
 
 
 @pytest.mark.parametrize("field", ["model.features", "output.columns"])
@@ -433,6 +486,7 @@ JSON_VALUES = st.recursive(
 )
 FIELDS = [
     *("model", "model.uri", "model.flavor", "model.features", "model.nulls", "input", "input.source", "input.query"),
+    *("model.outputs",),
     *("input.connection", "input.path", "output", "output.destination", "output.mode", "output.columns", "output.path"),
     *("output.table_name", "output.connection", "rejects", "rejects.path", "rejects.max_reject_ratio", "config"),
     *("config.batch_size", "config.max_memory_gb", "config.runner", "extra", "input.extra", "config.extra"),

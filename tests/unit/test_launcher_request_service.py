@@ -298,7 +298,7 @@ FIVE = (
         ("model_id", "a\n", [f"model_id is 'a'; {A_MODEL_ID}"]),
         ("model_id", "a" * 129, [f"model_id is '{'a' * 59}…; {A_MODEL_ID}"]),
         ("model", {"uri": "a.onnx"}, ["model stands beside model_id; keep one of them"]),
-        ("model", "churn", ["model is the text 'churn'; it is a mapping with uri, flavor, features and nulls",
+        ("model", "churn", ["model is the text 'churn'; it is a mapping with uri, flavor, features, nulls and outputs",
                             "model stands beside model_id; keep one of them"]),
         ("model_version", 0, ["model_version is 0; use a whole number from 1 to 2147483647"]),
         ("model_version", 2**31, ["model_version is 2147483648; use a whole number from 1 to 2147483647"]),
@@ -625,7 +625,13 @@ def some(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
 MODES = st.sampled_from(get_args(Mode))
 MODELS = st.fixed_dictionaries(
     {"uri": TEXTS, "flavor": st.just("onnx")},
-    optional={"nulls": st.sampled_from(["reject", "pass", "fail"]), "features": st.none() | st.just(["a", "b"])},
+    optional={
+        "nulls": st.sampled_from(["reject", "pass", "fail"]),
+        "features": st.none() | st.just(["a", "b"]) | st.just({"num": ["a"]}),
+        "outputs": st.none()
+        | st.just(["y"])
+        | st.dictionaries(TEXTS, TEXTS | st.just(["a", "b"]), min_size=1, max_size=2),
+    },
 )
 JOBS = st.builds(
     lambda model, rest: {**model, **rest},
