@@ -11,10 +11,12 @@ from typing import Any
 import pyarrow as pa
 
 from predictors.answers import Unfit, brief, read_answer
+from predictors.base import Outputs
 from predictors.blame import blame, log_once
 from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch, WrongAnswer
 from predictors.feeding import check_names
 from predictors.finding import defined_at, find_class, named
+from predictors.naming import Naming
 
 
 @dataclass
@@ -30,16 +32,19 @@ class PythonPredictor:
         uri: `module:Class`; the module is looked for in the job's working folder, too.
         features: columns given to `predict`, in this order; None: those that the class declares, or all.
         args: keyword arguments of the constructor.
+        outputs: which columns of its answers the job gets, and what they are called; None: all.
     """
 
     uri: str
     features: tuple[str, ...] | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Outputs = None
     thread_safe: bool = field(default=False, init=False)
     _model: Any = field(default=None, init=False, repr=False)
     _chosen: tuple[str, ...] | None = field(default=None, init=False, repr=False)
     _input_schema: pa.Schema | None = field(default=None, init=False, repr=False)
     _output_schema: pa.Schema | None = field(default=None, init=False, repr=False)
+    _answers: pa.Schema | None = field(default=None, init=False, repr=False)
     _is_learnt: bool = field(default=False, init=False, repr=False)
     _own: tuple[str, ...] = field(default=(), init=False, repr=False)
 
@@ -92,7 +97,8 @@ class PythonPredictor:
         self._chosen = tuple(declared.names) if features is None and declared is not None else features
         output_schema = self._declared(model, "output_schema")
         if output_schema is not None:
-            self._output_schema, self._is_learnt = output_schema, False
+            self._answers, self._is_learnt = output_schema, False
+            self._output_schema = output_schema if self.outputs is None else self._naming(output_schema).schema
         self._model = model
 
     def bind(self, columns: pa.Schema) -> None:
@@ -131,9 +137,20 @@ class PythonPredictor:
             log_once(error, self.uri)
             raise
         try:
-            return read_answer(answer, rows.num_rows, self._output_schema)
+            return self._read(answer, rows.num_rows)
         except Unfit as error:
             raise self._wrong(answer, error) from error
+
+    def _read(self, answer: Any, rows: int) -> pa.RecordBatch:
+        """An answer as the columns that the job gets."""
+        if self.outputs is None:
+            return read_answer(answer, rows, self._output_schema)
+        table = read_answer(answer, rows, self._answers)
+        named = self._naming(table.schema).apply(table.columns)
+        return named if self._answers is not None else read_answer(named, rows, self._output_schema)
+
+    def _naming(self, answers: pa.Schema) -> Naming:
+        return Naming.of(self.outputs, answers, self.uri)
 
     def _wrong(self, answer: Any, error: Unfit) -> WrongAnswer:
         text = f"model {self.uri}: predict returned {_type_name(answer)}: {error}"

@@ -28,5 +28,5 @@ def make_predictor(model: ModelSpec, within: Bounds | None = None) -> Predictor:
                 raise ModelNotLoadable(
                     f"model.features names inputs of model {model.uri}, and a class has none; list the columns instead"
                 )
-            return PythonPredictor(model.uri, model.features, model.args)
+            return PythonPredictor(model.uri, model.features, model.args, model.outputs)
     raise ModelNotLoadable(f"model.flavor {model.flavor!r} is not known; use onnx or python")

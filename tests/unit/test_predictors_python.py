@@ -640,6 +640,52 @@ class Model:
         check_answer(answer, 1, pa.schema([("y", pa.float64())]))
 
 
+TWO = """
+import pyarrow as pa
+
+class Model:
+    {declared}
+    def predict(self, rows):
+        pairs = pa.FixedSizeListArray.from_arrays(pa.array([0.25, 0.75] * rows.num_rows), 2)
+        return pa.record_batch({{"label": pa.array(["a"] * rows.num_rows), "p": pairs}})
+"""
+
+
+class TestChosenOutputs:
+    @pytest.mark.parametrize(
+        "declared",
+        ["", "output_schema = pa.schema([('label', pa.string()), ('p', pa.list_(pa.float64(), 2))])"],
+        ids=["not declared", "declared"],
+    )
+    def test_columns_of_the_answers_are_chosen_named_and_spread(self, define: Define, declared: str) -> None:
+        spec = ModelSpec(define(TWO.format(declared=declared)), "python", outputs={"p": ("no", "yes"), "label": "said"})
+        predictor = make_predictor(spec)
+        predictor.load()
+        assert isinstance(predictor, PythonPredictor)
+        if not declared:
+            predictor.learn(predictor.predict(ROWS).schema)
+        copy = pickle.loads(pickle.dumps(predictor))
+        copy.load()
+
+        for each in (predictor, copy):
+            answer = each.predict(ROWS)
+            assert answer.schema == each.output_schema
+            assert answer.to_pydict() == {"no": [0.25] * 2, "yes": [0.75] * 2, "said": ["a"] * 2}
+
+    def test_a_column_that_is_not_there_is_named_with_the_nearest(self, define: Define) -> None:
+        predictor = make_predictor(ModelSpec(define(TWO.format(declared="")), "python", outputs=("lable",)))
+        predictor.load()
+
+        with pytest.raises(
+            SchemaMismatch, match=r"names 'lable', which model .* does not answer; did you mean 'label'"
+        ):
+            predictor.predict(ROWS)
+
+    def test_columns_of_inputs_are_for_models_that_have_some(self, define: Define) -> None:
+        with pytest.raises(ModelNotLoadable, match="and a class has none; list the columns instead"):
+            make_predictor(ModelSpec(define(TWO.format(declared="")), "python", {"num": ("x",)}))
+
+
 class TestRegistry:
     def test_a_spec_names_the_predictor(self, define: Define) -> None:
         uri = define(SUM)
