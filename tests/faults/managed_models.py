@@ -3,6 +3,7 @@
 Each test has a folder of models of its own, and this file is copied into it.
 """
 
+import ctypes
 import json
 import os
 import subprocess
@@ -164,6 +165,14 @@ class Dying(Held):
         if self.attempt() == 1:
             os.kill(os.getpid(), 9)
         super().before(rows)
+
+
+class Crashing(Recorded):
+    """Ends its process, as a native library may, over the rows in `killing`."""
+
+    def before(self, rows: pa.RecordBatch) -> None:
+        if set(rows.column("id").to_pylist()) & set(json.loads((_HERE / "killing").read_text())):
+            ctypes.string_at(0)
 
 
 class Greedy(Recorded):

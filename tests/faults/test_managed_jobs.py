@@ -175,6 +175,18 @@ def test_a_job_is_gone_within_5_s_of_its_deadline_whatever_its_model_does(desk: 
     assert [ended[model].attempt for model in ("Held", "Deaf", "Dying")] == [1, 1, 2]
 
 
+def test_a_row_that_kills_the_process_is_rejected_and_costs_no_retry(desk: Desk) -> None:
+    desk.write(numbers(300), files=3)
+    desk.tell("killing", [205])
+    config = {"retry_count": 0, "batch_size": 50}
+    job = desk.completed(desk.submit("Crashing", config=config, rejects={"max_reject_ratio": 0.5}))
+
+    assert desk.result() == doubled([id_ for id_ in range(300) if id_ != 205])
+    assert job.counts is not None
+    assert (job.counts.scored, job.counts.rejected) == (299, 1)
+    assert (job.retries, job.attempt) == (0, 2)
+
+
 def test_a_service_that_stays_away_is_asked_by_so_many_attempts_and_then_the_job_fails(desk: Desk) -> None:
     desk.write(numbers(10))
     job = desk.ended(desk.submit("Away", config={"retry_count": 2}))
