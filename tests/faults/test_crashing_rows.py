@@ -76,8 +76,8 @@ def test_a_row_that_kills_the_process_is_rejected_and_its_neighbours_are_scored(
 
     reasons = check(tmp_path, job, {*said, 2300, 5000})
     assert reasons == {
-        2300: ("ValueError", "a value is refused"),
-        5000: ("ValueError", "a value is refused"),
+        2300: ("ValueError", "a value is refused (tests/faults/crashing_models.py:35 in predict)"),
+        5000: ("ValueError", "a value is refused (tests/faults/crashing_models.py:35 in predict)"),
         **{row: ("CrashedModel", f"crashed the model ({how})") for row, how in said.items()},
     }
     assert job.retries == 0
