@@ -46,7 +46,7 @@ def rejects(job: Job) -> Rows:
 
 
 EXPECTED_REJECTS = sorted(
-    [(i, f"row {i}", "ValueError", "a value is negative") for i in BAD]
+    [(i, f"row {i}", "ValueError", "a value is negative (tests/doubling.py:25 in predict)") for i in BAD]
     + [(i, f"row {i}", "NullFeature", "column value is null") for i in NULLS]
 )
 
