@@ -72,6 +72,8 @@ def publish(job: Publication) -> Counts:
         if counts.reject_ratio > job.max_reject_ratio:
             job.rejects.publish(manifest)
             raise TooManyRejects(_too_many(counts, job.max_reject_ratio))
+        # Refused before the result is shown, should somebody have put files there.
+        job.rejects.check()
         job.gate.open()
         job.sink.publish(manifest)
         job.rejects.publish(manifest)

@@ -116,7 +116,7 @@ def look(spec: JobSpec, is_warm: bool = False, within: Bounds | None = None) -> 
     """
     predictor, library = cost_of(lambda: make_predictor(spec.model, within))
     _, loaded = cost_of(predictor.load)
-    check_apart(spec, None, within)
+    check_apart(spec, None)
     opened = _open(spec, within)
     source = opened.source
     bound = bind(spec, predictor, source)

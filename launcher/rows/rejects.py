@@ -1,6 +1,5 @@
 """Looking at the rows that a job rejected: Parquet files with the input's columns, position, error_type and error."""
 
-import json
 import os
 import secrets
 import shutil
@@ -9,7 +8,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,7 +16,7 @@ from launcher.errors import NoRejects
 from launcher.report import Reason
 from launcher.state.job import Job
 from predictors.bounds import Bounds, LedElsewhere, at
-from transforms.sinks.manifest import MANIFEST, read_plain
+from transforms.sinks.manifest import names_in, read_manifest
 
 # More rows than this do not change which reasons are the most frequent; reading them would keep people waiting.
 _COUNTED_ROWS = 1_000_000
@@ -154,14 +152,15 @@ def top_reasons(job: Job, limit: int = 3) -> list[Reason]:
 
 def _files(job: Job, folder: Path) -> list[Path]:
     """The files in the folder of the rejects, or in that folder by another path."""
-    try:
-        owner: Any = json.loads(read_plain(folder / MANIFEST))
-    except (OSError, ValueError):
-        raise _none_there(job) from None
-    if owner.get("job_id") != job.id:
-        raise NoRejects(f"{rejects_path(job)} holds the rejects of {owner.get('job_id')}, which ran after {job.id}")
-    files = sorted(folder.glob("*.parquet"))
-    if not files:
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise _none_there(job)
+    if manifest["job_id"] != job.id:
+        raise NoRejects(f"{rejects_path(job)} holds the rejects of {manifest['job_id']}, which ran after {job.id}")
+    names = names_in(manifest)
+    # Anybody may have written the manifest.
+    files = [folder / name for name in names if os.path.basename(name) == name]
+    if not files or not all(os.path.lexists(file) for file in files):
         raise NoRejects(f"the rejects of {job.id} are gone from {rejects_path(job)}")
     return files
 

@@ -22,7 +22,7 @@ from launcher.rows.tablepages import Rows, read_table_rows
 from predictors.bounds import Bounds, LedElsewhere, at
 from transforms.connection import Connection
 from transforms.sinks.columns import kind_of
-from transforms.sinks.manifest import publishers, read_manifest
+from transforms.sinks.manifest import names_in, publishers, read_manifest
 
 # Rows that are decoded at a time on the way to a page, and bytes that are read: a row group may have a million rows.
 _BATCH_ROWS = 16_384
@@ -179,9 +179,8 @@ def _files(place: FolderResult, folder: Path, manifest: dict[str, Any]) -> list[
     Raises:
         ResultUnreadable: the manifest, which anybody may have written, leads out of the folder.
     """
-    names = [entry["name"] for entry in manifest["files"]]
-    # A result without rows lists none.
-    names = names or sorted(path.name for path in folder.glob("*.parquet"))
+    # A result without rows that an older version published lists none.
+    names = names_in(manifest) or sorted(path.name for path in folder.glob("part-00000-*.parquet"))
     if not names:
         raise ResultGone(f"{place.path} holds no files any more, so nothing of {manifest['job_id']}")
     for name in names:

@@ -8,16 +8,11 @@ from urllib.parse import urlsplit
 import sqlglot
 
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, SqlInput, TableOutput
-from predictors.bounds import Bounds
 from transforms.connection import Connection
 from transforms.errors import OutputError
-from transforms.sinks.manifest import read_manifest
-
-# What a result of ours or of another writer of Parquet consists of, besides files that begin with . or _.
-_RESULT_SUFFIXES = (".parquet", ".crc")
 
 
-def check_apart(spec: JobSpec, job_folder: Path | None, within: Bounds | None = None) -> None:
+def check_apart(spec: JobSpec, job_folder: Path | None) -> None:
     """Refuse destinations that hold, or are, something else that matters.
 
     Folders are replaced whole, so an output folder must not hold the input, the model, a database of the job, the
@@ -26,7 +21,6 @@ def check_apart(spec: JobSpec, job_folder: Path | None, within: Bounds | None = 
 
     Args:
         job_folder: the job's own folder, once it has one.
-        within: where the folder of the result has to lie, wherever its name leads; None: anywhere.
 
     Raises:
         OutputError: names the destination, what it would destroy, and the remedy.
@@ -44,8 +38,6 @@ def check_apart(spec: JobSpec, job_folder: Path | None, within: Bounds | None = 
         for path, what in needed.items():
             if _holds(folder, path):
                 raise OutputError(f"{purpose} {folder} holds {what} {path}; write to another folder")
-        if purpose == "output.path" and getattr(spec.output, "mode", None) == "overwrite":
-            _check_replaceable(Path(folder), within)
     if isinstance(spec.input, SqlInput) and isinstance(spec.output, TableOutput):
         _check_table(spec.input, spec.output)
 
@@ -80,36 +72,6 @@ def _holds(folder: str, path: str) -> bool:
     """Whether `path` is `folder` or lies in it, links followed."""
     outer, inner = os.path.realpath(folder), os.path.realpath(path)
     return inner == outer or inner.startswith(outer.rstrip(os.sep) + os.sep)
-
-
-def _check_replaceable(folder: Path, within: Bounds | None) -> None:
-    """Overwriting takes the place of a result, never of somebody's other files.
-
-    Raises:
-        OutputError: names one of them.
-    """
-    if not folder.is_dir():
-        return
-    if within is None:
-        _check_content(folder, folder)
-        return
-    try:
-        with within.opened_folder(folder) as content:
-            _check_content(folder, content)
-    except OSError as error:
-        raise OutputError(f"output.path {folder}: {error.strerror}; name another folder") from error
-
-
-def _check_content(folder: Path, content: Path) -> None:
-    """The same, given where to look into the folder."""
-    if read_manifest(content) is not None:
-        return
-    for path in content.rglob("*"):
-        if path.is_file() and not path.name.startswith((".", "_")) and not path.name.endswith(_RESULT_SUFFIXES):
-            raise OutputError(
-                f"output.path {folder} holds {path.name}, which is no Parquet file, and overwriting replaces "
-                f"the folder whole; name another folder, or move the file away"
-            )
 
 
 def _check_table(source: SqlInput, output: TableOutput) -> None:

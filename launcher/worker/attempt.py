@@ -42,7 +42,6 @@ from transforms.pending import PENDING
 from transforms.publish import Gate, Publication, publish
 from transforms.score import Scoring
 from transforms.sinks.base import Sink
-from transforms.sinks.parquet import ParquetSink
 from transforms.sources.base import Source, cut
 from transforms.sources.parquet import ParquetSource
 from transforms.telemetry import Telemetry
@@ -126,7 +125,7 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
     predictor.load()
     model_sha256 = _model_sha256(spec.model, within)
     if stored is None:
-        check_apart(spec, folder, sink.within if isinstance(sink, ParquetSink) else None)
+        check_apart(spec, folder)
         source = _open_input(spec, folder, on_snapshot, within)
         first_rows = SpanName(FIRST_ROWS, 0, 1) if predictor.output_schema is None else None
         if first_rows is not None and found.suspects_in(first_rows):

@@ -196,10 +196,10 @@ def test_a_password_is_used_and_shown_nowhere(
         ledger = postgres.execute("SELECT entry::text FROM penstock_ledger AS entry", uri)
         assert len(ledger) == 1
         assert SECRET.decode() not in str(ledger)
-        manifests = ["out/rejects/_manifest.json"]
+        manifests = ["out/.rejects.penstock.json"]
     else:
         totals = pq.read_table("out/scores").sort_by("id")["total"][:5].to_pylist()
-        manifests = ["out/rejects/_manifest.json", "out/scores/_manifest.json"]
+        manifests = ["out/.rejects.penstock.json", "out/.scores.penstock.json"]
 
     assert plan.returncode == run.returncode == 0, plan.stderr + run.stderr
     assert totals == [1.0, 3.0, 5.0, 9.0, 11.0]

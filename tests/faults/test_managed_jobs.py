@@ -343,7 +343,8 @@ def test_what_the_service_keeps_of_a_job_expires_and_what_a_user_keeps_does_not(
     assert kept(desk, young) == before[young.id]
     assert desk.result() == doubled([n for n in range(10) if n != 3])
     assert pq.read_table(desk.folder / "rejects").column("id").to_pylist() == [3]
-    assert sorted(path.name for path in desk.folder.iterdir()) == ["in", "out", "rejects"]
+    names = [".out.penstock.json", ".rejects.penstock.json", "in", "out", "rejects"]
+    assert sorted(path.name for path in desk.folder.iterdir()) == names
     for forgotten in (
         lambda: desk.service.admission.retry(desk.job(stopped)),
         lambda: desk.service.admission.retry_rejected(desk.job(own)),

@@ -6,6 +6,7 @@ import itertools
 import json
 import multiprocessing
 import os
+import re
 import shutil
 import threading
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import polars
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +28,7 @@ from transforms.counts import Counts
 from transforms.errors import OutputError
 from transforms.sinks import folder as folders
 from transforms.sinks.base import Manifest
+from transforms.sinks.manifest import manifest_file, read_manifest
 from transforms.sinks.mode import Mode
 from transforms.sinks.parquet import ParquetSink
 
@@ -58,13 +61,25 @@ class TestParquetSink(SinkContract):
         shutil.rmtree(self.folder)
 
     def leftovers(self) -> list[str]:
-        return [path.name for path in self.folder.parent.iterdir() if path != self.folder]
+        return [name for name in shown(self.folder.parent) if name != self.folder.name]
 
 
 class TestParquetSinkWithinBounds(TestParquetSink):
     def make_sink(self, mode: Mode = "overwrite", job_id: str = "job_1", appends_to: str | None = None) -> ParquetSink:
         sink = super().make_sink(mode, job_id, appends_to)
         return replace(sink, within=Bounds((str(self.folder.parent.parent),), closed=(str(self.jobs),)))
+
+
+def shown(folder: Path) -> list[str]:
+    """What is in a folder, save the manifests of the results in it."""
+    results = {f".{path.name}.penstock.json" for path in folder.iterdir()}
+    return sorted(path.name for path in folder.iterdir() if path.name not in results)
+
+
+def manifest_at(folder: Path) -> dict[str, Any]:
+    manifest = read_manifest(folder)
+    assert manifest is not None
+    return manifest
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -212,7 +227,7 @@ class TestParquetFolder:
     def test_the_manifest_tells_where_each_file_came_from(self, tmp_path: Path) -> None:
         self.published(tmp_path / "scores")
 
-        manifest = json.loads((tmp_path / "scores" / "_manifest.json").read_text())
+        manifest = manifest_at(tmp_path / "scores")
         assert (manifest["job_id"], manifest["counts"]) == ("job_1", {"scored": 500, "rejected": 0, "skipped": 0})
         assert [file["from"] for file in manifest["files"]] == [
             [{"input": "input", "rows": [1_000_000 + at, 1_000_000 + at + 100]}] for at in range(0, 500, 100)
@@ -232,7 +247,7 @@ class TestParquetFolder:
     def test_missing_folders_above_are_made(self, tmp_path: Path) -> None:
         self.published(tmp_path / "a" / "b" / "scores")
 
-        assert os.listdir(tmp_path / "a" / "b") == ["scores"]
+        assert shown(tmp_path / "a" / "b") == ["scores"]
 
     def append(self, path: Path, job_id: str, number: int, rows: int = 200) -> ParquetSink:
         """Add split `number` to what is there."""
@@ -313,18 +328,18 @@ class TestParquetFolder:
         (tmp_path / "scores").write_text("mine")
         sink.discard()
 
-        assert os.listdir(tmp_path) == ["scores"]
+        assert shown(tmp_path) == ["scores"]
 
     def test_the_manifest_of_an_appended_result_lists_all_files_and_names_the_earlier_jobs(
         self, tmp_path: Path
     ) -> None:
         self.published(tmp_path / "scores")
-        first = json.loads((tmp_path / "scores" / "_manifest.json").read_text())
+        first = manifest_at(tmp_path / "scores")
 
         self.append(tmp_path / "scores", "job_2", 2)
-        second = json.loads((tmp_path / "scores" / "_manifest.json").read_text())
+        second = manifest_at(tmp_path / "scores")
         self.append(tmp_path / "scores", "job_3", 3, rows=0)
-        third = json.loads((tmp_path / "scores" / "_manifest.json").read_text())
+        third = manifest_at(tmp_path / "scores")
 
         assert "appended_to" not in first
         assert (second["job_id"], second["appended_to"]) == ("job_2", ["job_1"])
@@ -347,7 +362,7 @@ class TestParquetFolder:
 
         self.append(tmp_path / "scores", "job_2", 2, rows=100)
 
-        manifest = json.loads((tmp_path / "scores" / "_manifest.json").read_text())
+        manifest = manifest_at(tmp_path / "scores")
         assert manifest["files"][0] == {"name": "theirs.parquet"}
         assert manifest["appended_to"] == []
         assert len(manifest["files"]) == 2
@@ -374,7 +389,7 @@ class TestParquetFolder:
 
         assert said in str(refused.value)
         assert "in theirs.parquet, which is there already" in str(refused.value)
-        assert os.listdir(tmp_path) == ["scores"]
+        assert shown(tmp_path) == ["scores"]
 
     @pytest.mark.parametrize(
         ("make", "said"),
@@ -397,7 +412,7 @@ class TestParquetFolder:
 
         assert said in str(refused.value)
         assert "\n" not in str(refused.value)
-        assert os.listdir(tmp_path) == ["scores"]
+        assert shown(tmp_path) == ["scores"]
 
     def test_columns_whose_type_parquet_does_not_keep_are_appended_to_their_like(self, tmp_path: Path) -> None:
         rows = pa.record_batch(
@@ -457,7 +472,7 @@ class TestParquetFolder:
 
             assert rows.equals(wanted if published else old)
             assert pq.read_table(folder / "scores").equals(wanted)
-            assert os.listdir(folder) == ["scores"]
+            assert shown(folder) == ["scores"]
             seen.append(published is not None)
             if process.exitcode == 0:
                 break
@@ -516,13 +531,13 @@ class TestParquetFolder:
     def test_where_folders_cannot_be_exchanged_renames_do(self, tmp_path: Path, is_new: bool) -> None:
         if not is_new:
             (tmp_path / "scores").mkdir()
-            (tmp_path / "scores" / "old.parquet").touch()
+            pq.write_table(table_of(spans_of(split_of(9, 10, 10))), tmp_path / "scores" / "old.parquet")
 
         sink = self.published(tmp_path / "scores")
 
         assert pq.read_table(tmp_path / "scores").num_rows == 500
         assert sink.published() == Counts(scored=500)
-        assert os.listdir(tmp_path) == ["scores"]
+        assert shown(tmp_path) == ["scores"]
 
     @pytest.mark.usefixtures("no_exchange")
     @pytest.mark.parametrize("goes_on", [True, False], ids=["resumed", "discarded"])
@@ -561,7 +576,7 @@ class TestParquetFolder:
             before, after = pq.read_table(tmp_path / "scores")["id"].to_pylist(), 500
 
         assert (before, after) == ([-1], 500)
-        assert os.listdir(tmp_path) == ["scores"]
+        assert shown(tmp_path) == ["scores"]
 
     @pytest.mark.usefixtures("no_exchange")
     def test_what_a_killed_job_took_away_is_appended_to_by_another(
@@ -599,7 +614,7 @@ class TestParquetFolder:
                 table_of(spans_of(split_of(number, rows, 100))) for number, rows in ((1, 500), (3, 200), (2, 100))
             )
         )
-        assert os.listdir(tmp_path) == ["scores"]
+        assert shown(tmp_path) == ["scores"]
 
     def test_a_job_does_not_publish_again_over_a_later_one(self, tmp_path: Path) -> None:
         first = self.sink(tmp_path / "scores", job_id="job_1")
@@ -615,7 +630,7 @@ class TestParquetFolder:
 
         assert first.published() == Counts(scored=500)
         assert pq.read_table(tmp_path / "scores").num_rows == 300
-        assert os.listdir(tmp_path) == ["scores"]
+        assert shown(tmp_path) == ["scores"]
 
     def test_an_empty_folder_is_no_result(self, tmp_path: Path) -> None:
         (tmp_path / "scores").mkdir()
@@ -659,3 +674,120 @@ class TestParquetFolder:
         sink.publish(manifest_of(sink, "job_1", [split]))
 
         assert pq.read_table(tmp_path / "scores").to_pylist() == rows.to_pylist()
+
+
+def spark_result(folder: Path) -> None:
+    """A folder as Spark leaves it."""
+    (folder / "day=2025-01-01").mkdir(parents=True)
+    pq.write_table(pa.table({"x": [1]}), folder / "day=2025-01-01" / "part-00000")
+    (folder / "day=2025-01-01" / ".part-00000.crc").write_bytes(b"crc\0\0\0\2\0")
+    (folder / "_SUCCESS").touch()
+
+
+class TestWhatAnOverwriteMayRemove:
+    @pytest.fixture(autouse=True)
+    def places(self, tmp_path: Path) -> None:
+        self.folder, self.jobs = tmp_path / "scores", tmp_path / "jobs"
+        self.split = split_of(1, 200, 100)
+
+    def sink(self, job_id: str, mode: Mode = "overwrite") -> ParquetSink:
+        (self.jobs / job_id).mkdir(parents=True, exist_ok=True)
+        return ParquetSink(str(self.folder), mode, job_id, self.jobs / job_id)
+
+    def staged(self, job_id: str, mode: Mode = "overwrite") -> tuple[ParquetSink, Manifest]:
+        sink = self.sink(job_id, mode)
+        sink.prepare(SCHEMA)
+        sink.stage(spans_of(self.split), None)
+        return sink, manifest_of(sink, job_id, [self.split])
+
+    def published(self, job_id: str) -> None:
+        sink, manifest = self.staged(job_id)
+        sink.publish(manifest)
+        sink.clean()
+
+    @pytest.mark.parametrize("name", ["notes.txt", ".hidden", "_mine", "more.parquet", "sub/x.csv", "_SUCCESS"])
+    def test_of_our_result_nothing_that_its_manifest_does_not_name(self, name: str) -> None:
+        self.published("job_1")
+        (self.folder / name).parent.mkdir(exist_ok=True)
+        (self.folder / name).write_text("mine")
+        sink = self.sink("job_2")
+
+        with pytest.raises(OutputError, match=rf"holds {re.escape(name.partition('/')[0])}"):
+            sink.check(SCHEMA)
+        with pytest.raises(OutputError, match="move the file away"):
+            sink.prepare(SCHEMA)
+        assert (self.folder / name).read_text() == "mine"
+
+    @pytest.mark.parametrize("name", ["notes.txt", ".hidden", "_mine", "fake.parquet", "_delta_log/0.json", "sub/"])
+    def test_of_a_result_of_others_nothing_but_files_of_the_format(self, name: str) -> None:
+        spark_result(self.folder)
+        if name.endswith("/"):
+            (self.folder / name).mkdir()
+        else:
+            (self.folder / name).parent.mkdir(exist_ok=True)
+            (self.folder / name).write_text("mine")
+
+        with pytest.raises(OutputError, match=rf"holds {re.escape(name.partition('/')[0])}"):
+            self.sink("job_1").check(SCHEMA)
+
+    def test_what_spark_leaves_is_replaced(self) -> None:
+        spark_result(self.folder)
+        self.published("job_1")
+
+        assert pq.read_table(self.folder).num_rows == 200
+        assert not (self.folder / "_SUCCESS").exists()
+
+    def test_what_comes_before_publishing_is_refused_and_what_comes_behind_the_exchange_is_kept(self) -> None:
+        self.published("job_1")
+        sink, manifest = self.staged("job_2")
+        (self.folder / "notes.txt").write_text("mine")
+        with pytest.raises(OutputError, match=r"holds notes\.txt"):
+            sink.publish(manifest)
+        (self.folder / "notes.txt").unlink()
+        sink.publish(manifest)
+        # Written through a descriptor of the old folder.
+        (self.folder.parent / ".scores.penstock-job_2" / "result" / "late.txt").write_text("mine")
+        sink.clean()
+
+        assert (self.folder.parent / "scores.kept-job_2" / "late.txt").read_text() == "mine"
+        assert manifest_at(self.folder)["job_id"] == "job_2"
+
+    def test_appending_leaves_what_readers_pass_over_where_it_is(self) -> None:
+        self.published("job_1")
+        (self.folder / "_SUCCESS").write_text("theirs")
+        sink, manifest = self.staged("job_2", "append")
+        sink.publish(manifest)
+        sink.clean()
+
+        assert (self.folder / "_SUCCESS").read_text() == "theirs"
+        assert pq.read_table(self.folder).num_rows == 400
+
+    def test_files_behind_a_link_that_leads_elsewhere_are_not_named(self, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
+        (tmp_path / "other" / "secret.txt").touch()
+        (tmp_path / "own").mkdir()
+        (tmp_path / "own" / "out").symlink_to(tmp_path / "other")
+        sink = replace(self.sink("job_1"), path=str(tmp_path / "own" / "out"))
+
+        with pytest.raises(OutputError, match="leads out of the folders") as caught:
+            replace(sink, within=Bounds((str(tmp_path / "own"),))).check(SCHEMA)
+        assert "secret" not in str(caught.value)
+        with pytest.raises(OutputError, match=r"holds secret\.txt"):
+            sink.check(SCHEMA)
+
+    def test_nothing_but_data_lies_in_a_result(self) -> None:
+        self.published("job_1")
+
+        assert {path.suffix for path in self.folder.iterdir()} == {".parquet"}
+        assert polars.read_parquet(self.folder).height == 200
+        assert shown(self.folder.parent) == ["jobs", "scores"]
+
+    def test_a_result_that_has_its_manifest_inside_is_ours_all_the_same(self) -> None:
+        self.published("job_1")
+        (self.folder / "_manifest.json").write_text(json.dumps(manifest_at(self.folder)))
+        manifest_file(self.folder).unlink()
+
+        assert manifest_at(self.folder)["job_id"] == "job_1"
+        self.published("job_2")
+        assert manifest_at(self.folder)["job_id"] == "job_2"
+        assert not (self.folder / "_manifest.json").exists()

@@ -561,7 +561,9 @@ def with_rejects(world: World, body: Mapping[str, Any] | None = None) -> Job:
     rejects.mkdir(parents=True)
     rows = pa.table({"id": [1, 2, 3], "position": ["a", "b", "c"], "error_type": ["E"] * 3, "error": ["no"] * 3})
     pq.write_table(rows, rejects / "part-0.parquet")
-    (rejects / "_manifest.json").write_text(json.dumps({"job_id": job.id}))
+    (rejects / "_manifest.json").write_text(
+        json.dumps({"job_id": job.id, "counts": {}, "files": [{"name": "part-0.parquet"}]})
+    )
     steps: tuple[Status, ...] = ("preparing", "running", "completing", "completed")
     return came_to(world, job, *steps, outcome="with_rejects", counts=Counts(7, 3, 0), rejects=str(rejects))
 

@@ -23,7 +23,9 @@ JOB = "batch-1"
 
 def publish(folder: Path, word: str) -> None:
     folder.mkdir(parents=True)
-    (folder / "_manifest.json").write_text(json.dumps({"job_id": JOB}))
+    (folder / "_manifest.json").write_text(
+        json.dumps({"job_id": JOB, "counts": {}, "files": [{"name": f"part-{n}.parquet"} for n in range(2)]})
+    )
     for n in range(2):
         rows = {"x": [word], "position": ["f:1"], "error_type": ["E"], "error": ["no"]}
         pq.write_table(pa.table(rows), folder / f"part-{n}.parquet")

@@ -26,6 +26,7 @@ from tests.unit.launcher_parts import warm_forks
 from transforms.batches import ScoredSpan, Span
 from transforms.connection import Connection, ConnectionRefused
 from transforms.sinks.base import Sink
+from transforms.sinks.manifest import manifest_file
 from transforms.sinks.mode import Mode
 from transforms.sinks.parquet import ParquetSink
 from transforms.sinks.table import table_sink
@@ -307,6 +308,7 @@ class TestFolderPages:
         pq.write_table(pa.table({"secret": [1]}), tmp_path / "secret.parquet")
         (self.folder / "link.parquet").symlink_to(tmp_path / "secret.parquet")
         (self.folder / "sub").mkdir()
+        manifest_file(self.folder).unlink()
         self.write_manifest([name])
 
         with pytest.raises(ResultUnreadable, match="is no file of its own, so it is not read"):
@@ -315,7 +317,7 @@ class TestFolderPages:
     @pytest.mark.parametrize("text", ["", "[]", '{"job_id": "job_1", "counts": {}, "files": [1]}'])
     def test_a_manifest_that_is_none_of_ours_is_no_result(self, text: str) -> None:
         self.publish(rows_of(0, 100))
-        (self.folder / "_manifest.json").write_text(text)
+        manifest_file(self.folder).write_text(text)
 
         assert "holds no result any more" in refusal(self.place)
 

@@ -397,7 +397,9 @@ def test_a_plan_for_people() -> None:
 
 def publish_rejects(folder: Path, columns: dict[str, list[Any]], owner: str = "batch-1") -> None:
     folder.mkdir()
-    (folder / "_manifest.json").write_text(json.dumps({"job_id": owner}))
+    (folder / "_manifest.json").write_text(
+        json.dumps({"job_id": owner, "counts": {}, "files": [{"name": f"part-0000{n}.parquet"} for n in range(2)]})
+    )
     table = pa.table(columns)
     pq.write_table(table.slice(0, 2), folder / "part-00000.parquet")
     pq.write_table(table.slice(2), folder / "part-00001.parquet")

@@ -9,13 +9,14 @@ import errno
 import fcntl
 import glob
 import json
+import logging
 import os
 import re
 import shutil
 import stat
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,10 +31,20 @@ from transforms.errors import OutputError
 from transforms.ledger import fsync_folder, write_durably
 from transforms.sinks.base import Manifest
 from transforms.sinks.entries import other_result
-from transforms.sinks.manifest import MANIFEST, publishers, read_manifest
+from transforms.sinks.manifest import (
+    MANIFEST,
+    entries_for,
+    publishers,
+    read_beside,
+    read_manifest,
+    text_beside,
+)
+from transforms.sinks.replacing import files_to_replace, remove_files
 
 # What the manifest is to say of a file, given its name in the result and the name of the part.
 Entry = Callable[[str, str], dict[str, Any]]
+
+_log = logging.getLogger(__name__)
 
 _PART = re.compile(r"part-(\d+)-")
 _AT_FDCWD = -100
@@ -137,10 +148,10 @@ class PublishedFolder:
             may_exist: whether an existing, non-empty target may be replaced.
 
         Raises:
-            OutputError: not a folder, not writable, or there already.
+            OutputError: not a folder, not writable, there already, or with other files in it than those of a result.
         """
         with self.explained():
-            self._check_target(may_exist)
+            self._check_target(may_exist, replaced_whole=True)
             self._check_writable()
 
     def check_appendable(self, appends_to: str | None, check: Callable[[Sequence[Path]], None]) -> None:
@@ -157,8 +168,10 @@ class PublishedFolder:
             if not self._real.exists() and self._waiting() is not None:
                 # Only who has the turn puts it back, and looks then.
                 return
-            self._check_target(lambda _: True)
+            self._check_target(lambda _: True, replaced_whole=False)
             self._check_holder(appends_to)
+            self._check_writable()
+            self._beside()
             check(self._kept())
 
     def prepare(self, check: Callable[[], None], *, in_turn: bool) -> None:
@@ -207,7 +220,23 @@ class PublishedFolder:
         if not os.access(found, os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
-    def _check_target(self, may_exist: Callable[[Path], bool]) -> None:
+    def _check_replaceable(self) -> list[str]:
+        """The files that go when the target is replaced, by their paths in it.
+
+        Raises:
+            OutputError: there is something else; names it.
+        """
+        if not self._content.is_dir():
+            return []
+        files, foreign = files_to_replace(self._content)
+        if foreign is not None:
+            raise OutputError(
+                f"{self.purpose} {self.target} holds {foreign}, which is no file of a result, and overwriting replaces "
+                f"the folder whole; name another folder, or move the file away"
+            )
+        return files
+
+    def _check_target(self, may_exist: Callable[[Path], bool], replaced_whole: bool) -> None:
         real, content = self._real, self._content
         if content.is_dir():
             if os.path.ismount(real) or real.stat().st_dev != real.parent.stat().st_dev:
@@ -216,8 +245,11 @@ class PublishedFolder:
                 )
             if not os.access(real, os.W_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            if any(content.iterdir()) and not may_exist(content):
-                raise OutputError(self._exists())
+            if any(content.iterdir()):
+                if not may_exist(content):
+                    raise OutputError(self._exists())
+                if replaced_whole:
+                    self._check_replaceable()
         elif real.exists():
             raise OutputError(f"{self.purpose} {self.target}: this is a file; name a folder")
 
@@ -231,7 +263,7 @@ class PublishedFolder:
         """
         with self.explained(), self._turn():
             probe = self.staging / f".probe-{uuid.uuid4().hex}"
-            for path in self._kept():
+            for path in (*self._kept(), *self._beside()):
                 try:
                     os.link(path, probe)
                 except OSError as error:
@@ -260,8 +292,19 @@ class PublishedFolder:
         content = self._content
         if not content.is_dir():
             return []
-        device = content.stat().st_dev
-        paths = sorted(path for path in content.iterdir() if not path.name.startswith((".", "_")))
+        return self._plain_files(path for path in content.iterdir() if not path.name.startswith((".", "_")))
+
+    def _beside(self) -> list[Path]:
+        """The files of the target that readers pass over, such as `_SUCCESS`; they stay where they are."""
+        content = self._content
+        if not content.is_dir():
+            return []
+        hidden = (path for path in content.iterdir() if path.name.startswith((".", "_")) and path.name != MANIFEST)
+        return self._plain_files(hidden)
+
+    def _plain_files(self, found: Iterable[Path]) -> list[Path]:
+        paths = sorted(found)
+        device = self._content.stat().st_dev
         for path in paths:
             status = path.lstat()
             if not stat.S_ISREG(status.st_mode) or status.st_dev != device:
@@ -349,7 +392,8 @@ class PublishedFolder:
         with self.explained(), self._turn():
             if self.published() is None:
                 paths = {name: self.parts / part for name, part in files.items()}
-                self._show(paths, manifest, {"files": listing}, replace)
+                replaced = self._check_replaceable() if replace else []
+                self._show(paths, manifest, {"files": listing}, replace, replaced)
 
     def append(
         self,
@@ -388,8 +432,10 @@ class PublishedFolder:
             listing = [*self._listing(kept), *(entry(name, part) for name, part in names.items())]
             earlier = read_manifest(self._content)
             told = {"files": listing, "appended_to": [] if earlier is None else publishers(earlier)}
+            kept += self._beside()
+            replaced = [*(path.name for path in kept), MANIFEST]
             paths = {path.name: path for path in kept} | {name: self.parts / part for name, part in names.items()}
-            self._show(paths, manifest, told, replace=is_there)
+            self._show(paths, manifest, told, replace=is_there, replaced=replaced)
 
     def _listing(self, files: Sequence[Path]) -> list[dict[str, Any]]:
         """What the target's manifest says of `files`, in its order; those that it does not know come first."""
@@ -399,8 +445,15 @@ class PublishedFolder:
         unlisted = names - {entry["name"] for entry in listed}
         return [*({"name": name} for name in sorted(unlisted)), *listed]
 
-    def _show(self, paths: dict[str, Path], manifest: Manifest, told: dict[str, Any], replace: bool) -> None:
-        """Make a folder with a link to each of `paths`, by name, and a manifest, and put it in the target's place."""
+    def _show(
+        self, paths: dict[str, Path], manifest: Manifest, told: dict[str, Any], replace: bool, replaced: list[str]
+    ) -> None:
+        """Make a folder with a link to each of `paths`, by name, and put it in the target's place.
+
+        Args:
+            told: what the manifest says of them.
+            replaced: the files that the target has now; others that come meanwhile must not go with it.
+        """
         result = self.staging / "result"
         self._record.unlink(missing_ok=True)
         shutil.rmtree(result, ignore_errors=True)
@@ -416,18 +469,39 @@ class PublishedFolder:
             **told,
             **manifest.details,
         }
-        with open(inside / MANIFEST, "x") as file:
-            json.dump(text, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
         fsync_folder(inside)
         status = inside.stat()
-        record = {"result": [status.st_dev, status.st_ino], "counts": asdict(manifest.counts)}
+        record = {
+            "result": [status.st_dev, status.st_ino],
+            "counts": asdict(manifest.counts),
+            "replaced": replaced,
+        }
         write_durably(self._record, json.dumps(record).encode())
+        # Until the exchange the old folder is there, and known by its own.
+        known = entries_for(self._content, self._manifests)
+        self._write_manifests([*known, {"folder": status.st_ino, "manifest": text}])
         target = self._real
         self._take_place(result, target, replace)
         fsync_folder(target.parent)
         fsync_folder(self.staging)
+
+    @property
+    def _manifests(self) -> Path:
+        return self._real.parent / f".{self._real.name}.penstock.json"
+
+    @property
+    def _draft(self) -> Path:
+        return self._manifests.with_name(f"{self._manifests.name}.draft")
+
+    def _write_manifests(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Have the file of manifests say this; in turn only, so that a kill leaves one draft at most."""
+        self._draft.unlink(missing_ok=True)
+        with open(self._draft, "xb") as file:
+            file.write(text_beside(entries))
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(self._draft, self._manifests)
+        fsync_folder(self._manifests.parent)
 
     @property
     def _lock(self) -> Path:
@@ -513,12 +587,46 @@ class PublishedFolder:
             self._restore()
             if self.staging.exists():
                 time.sleep(self._stays_whole_for())
+                self._remove_replaced()
                 # Goes into no link.
                 shutil.rmtree(self._staging)
-            if self._lock.exists():
+            if self._lock.exists() or self._manifests.exists():
                 # Somebody's turn, or left by one that was killed; who takes it next removes it.
                 with self._turn():
-                    pass
+                    self._forget_replaced()
+
+    def _remove_replaced(self) -> None:
+        """Remove the folder whose place ours has taken, save files that came into it after it was looked at last.
+
+        Those are kept beside the target, in a folder `<name>.kept-<job>`.
+        """
+        if self.published() is None:
+            return
+        files = json.loads(self._record.read_bytes()).get("replaced")
+        for name in ("result", _REPLACED):
+            replaced = self.staging / name
+            if files is None or not replaced.is_dir():
+                continue
+            remove_files(self._held(replaced), files)
+            try:
+                os.rmdir(replaced)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                    raise
+                kept = self._real.parent / f"{self._real.name}.kept-{self.job_id}"
+                os.rename(replaced, kept)
+                line = "%s %s: somebody put files there while it was replaced; they are kept in %s"
+                _log.warning(line, self.purpose, self.target, kept.name)
+
+    def _forget_replaced(self) -> None:
+        """Have the file of manifests know of what is there only."""
+        self._draft.unlink(missing_ok=True)
+        entries = read_beside(self._manifests)
+        known = entries_for(self._content, self._manifests)
+        if not known and self._waiting() is None:
+            self._manifests.unlink(missing_ok=True)
+        elif 0 < len(known) < len(entries):
+            self._write_manifests(known)
 
     def _stays_whole_for(self) -> float:
         """Seconds for which a folder that may have been replaced has to stay; 0 if it shares no file with the new one.
@@ -529,7 +637,7 @@ class PublishedFolder:
             replaced = self.staging / name
             try:
                 names = set(os.listdir(self._held(replaced)))
-                if names and not names.isdisjoint(set(os.listdir(self._content)) - {MANIFEST}):
+                if names and not names.isdisjoint(set(os.listdir(self._content))):
                     since = max(replaced.stat().st_ctime, self._record.stat().st_mtime)
                     return min(max(0.0, since + _STAYS_WHOLE_S - time.time()), _STAYS_WHOLE_S)
             except (OSError, OutputError):

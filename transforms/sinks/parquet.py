@@ -67,6 +67,7 @@ class ParquetSink:
         folder = self._folder
         if self.mode == "append":
             folder.check_appendable(self.appends_to, lambda files: self._check_files(files, _as_read(schema)))
+            return
         folder.check(may_exist=lambda _: self.mode != "error_if_exists")
 
     def prepare(self, schema: pa.Schema) -> None:
@@ -123,9 +124,9 @@ class ParquetSink:
             self._append(folder, parts, manifest)
             return
         files = {f"part-{number:05d}-{part}": part for number, part in enumerate(parts)}
-        listing = [lineage(name, parts[part], manifest.splits) for name, part in files.items()]
         if not files:
             files = {f"part-00000-{part}": part for part in [self._write_empty(folder)]}
+        listing = [lineage(name, parts.get(part, ()), manifest.splits) for name, part in files.items()]
         folder.publish(files, manifest, listing, replace=self.mode == "overwrite")
 
     def _append(self, folder: PublishedFolder, parts: Mapping[str, list[Note]], manifest: Manifest) -> None:
