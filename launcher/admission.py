@@ -327,17 +327,13 @@ class Admission:
         except NoRejects as error:
             raise NotNow(str(error)) from error
         columns = tuple(rejects.input_columns)
-        output, model = job.spec.output, job.spec.model
+        output = job.spec.output
         kept = output.columns if output.columns is not None else columns
         wanted = replace(output, mode="append", columns=kept, appends_to=job.id)
-        if model.flavor == "python" and model.features is None:
-            # All columns of the input; those that say why a row was rejected are not among them.
-            model = replace(model, features=columns)
         made = replace(
             Job(child, job.spec, job.working_dir, datetime.now(UTC)),
             spec=replace(
                 job.spec,
-                model=model,
                 input=ParquetInput((str(folder.path / "input"),)),
                 output=wanted,
                 rejects=Rejects(job.spec.rejects.path or str(folder.path / "rejects"), 1.0),

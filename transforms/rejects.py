@@ -18,6 +18,14 @@ from transforms.sinks.parquet import as_table, write_parquet
 from transforms.sinks.written import written_notices, written_schema
 from transforms.sources.base import Source
 
+# What a reject says beside the columns of the input, which come first.
+_OWN = ("position", "error_type", "error")
+
+
+def input_columns(rejects: pa.Schema) -> pa.Schema:
+    """The columns of the input among those of its rejects."""
+    return pa.schema(list(rejects)[: -len(_OWN)])
+
 
 @dataclass(frozen=True)
 class RejectFolder:
@@ -50,7 +58,7 @@ class RejectFolder:
         """Columns of the rejects."""
         given = self.source.schema
         own = []
-        for name in ("position", "error_type", "error"):
+        for name in _OWN:
             while name in given.names:
                 name = f"penstock_{name}"
             own.append(pa.field(name, pa.string()))

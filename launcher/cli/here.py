@@ -37,18 +37,20 @@ from launcher.worker.progress import Live
 
 def run(spec: str, as_json: bool, attempt_module: str) -> int:
     """Run a job and wait for its end."""
-    from launcher.request import read_spec
+    from launcher.request.spec import check_names_free, read_spec
 
     asked = read_spec(spec)
+    check_names_free(asked, Path.cwd())
     with _supervisor(attempt_module) as supervisor:
         return _follow(supervisor, lambda: supervisor.submit(asked, Path.cwd()), as_json)
 
 
 def plan(spec: str, as_json: bool) -> int:
     """Show what a job would do."""
-    from launcher.request import read_spec
+    from launcher.request.spec import check_names_free, read_spec
 
     asked = read_spec(spec)
+    check_names_free(asked, Path.cwd())
     # The modules of a Python model, behind ours.
     sys.path.append(str(Path.cwd()))
     from launcher.estimate.look import look

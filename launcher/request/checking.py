@@ -1,5 +1,6 @@
 """Values are held against the shape of a request, and all that is wrong is gathered before anything is told."""
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -23,6 +24,8 @@ _MAX_TOLD = 50
 _MAX_NAMES = 10
 # The deepest request has a path in the list of an input of a job of a schedule.
 _DEPTH = 6
+# As deep as a value among the arguments of a class may be, and as many as there may be in all.
+_ARGS_DEPTH, _MAX_ARGS = 8, 1_000
 # PostgreSQL keeps no NUL, UTF-8 no half of a surrogate pair.
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
@@ -91,6 +94,7 @@ def model_mistakes(
             line = f"is {shown(uri)}, and flavor python needs module:Class; name a class"
             mistakes.append(Mistake((*at, "uri"), line))
     names = _Names(max_chars, max_names)
+    mistakes += _args_mistakes(model, (*at, "args"))
     mistakes += names.of_features(model.get("features"), (*at, "features"))
     return mistakes + names.of_outputs(model.get("outputs"), (*at, "outputs"))
 
@@ -154,6 +158,28 @@ class _Names:
         return [Mistake(at, f"is {described(value)}; {remedy.each or remedy.text}{quotes}")]
 
 
+def _args_mistakes(model: Mapping[Any, Any], at: Location) -> list[Mistake]:
+    """What is wrong with the arguments of a class's constructor: they are kept as JSON."""
+    args, uri = model.get("args"), model.get("uri")
+    if not isinstance(args, dict) or not args:
+        return []
+    flavor = model.get("flavor") or (flavor_of(uri) if isinstance(uri, str) else None)
+    if flavor == "onnx":
+        return [Mistake(at, "are arguments of a Python class, and this is an ONNX model; take them out")]
+    todo, count = [(args, 1)], 0
+    while todo:
+        value, depth = todo.pop()
+        count += 1
+        if depth > _ARGS_DEPTH or count > _MAX_ARGS:
+            line = f"holds more than {_MAX_ARGS:,} values, or more than {_ARGS_DEPTH} levels; put them into a file"
+            return [Mistake(at, line)]
+        if isinstance(value, float) and not math.isfinite(value):
+            return [Mistake(at, f"holds {value}, which JSON has not; leave it out")]
+        if isinstance(value, dict | list):
+            todo += [(each, depth + 1) for each in (value.values() if isinstance(value, dict) else value)]
+    return []
+
+
 def twice_mistakes(names: Any, at: Location, what: str) -> list[Mistake]:
     """Names that stand in a list more than once."""
     texts = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
@@ -208,7 +234,7 @@ def _without_bad_characters(values: Mapping[Any, Any]) -> tuple[dict[Any, Any], 
         if isinstance(value, str):
             return _NO_TEXT.sub("", value) if told(value, at) else value
         # What is deeper than any request is refused where it begins.
-        if not isinstance(value, dict | list) or len(at) > _DEPTH:
+        if not isinstance(value, dict | list) or len(at) > _DEPTH + _ARGS_DEPTH:
             return value
         if id(value) in copies:
             return copies[id(value)]

@@ -53,7 +53,10 @@ MODEL = Remedy("write the model's uri, and its flavor and features if need be")
 INPUT = Remedy("write source, and where the rows are")
 OUTPUT = Remedy("write destination, and where the rows go")
 
+ARGS = Remedy("write the arguments by name")
+
 _Text = Annotated[str, Field(min_length=1)]
+_Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
 class ModelPart(Part):
@@ -65,12 +68,22 @@ class ModelPart(Part):
     features: Annotated[Any, FEATURES] = None
     nulls: Nulls = "reject"
     outputs: Annotated[Any, OUTPUTS] = None
+    args: Annotated[
+        dict[_Name, Any],
+        Field(
+            max_length=100,
+            description="Keyword arguments of a Python class's constructor; no secrets.",
+            examples=[{"threshold": 0.5}],
+        ),
+        ARGS,
+    ] = {}
 
     def spec(self) -> ModelSpec:
         """The model, once nothing is wrong with it."""
         flavor = self.flavor or flavor_of(self.uri)
         assert flavor is not None
-        return ModelSpec(self.uri, flavor, _features(self.features), self.nulls, outputs=tupled_names(self.outputs))
+        outputs = tupled_names(self.outputs)
+        return ModelSpec(self.uri, flavor, _features(self.features), self.nulls, outputs=outputs, args=self.args)
 
 
 class SqlInputPart(Part):

@@ -10,6 +10,8 @@ from launcher.request.messages import Location, Mistake, described, refused, sho
 from launcher.request.parts import DATABASE, SpecPart, SqlInputPart, TableOutputPart, tupled
 from launcher.request.reading import load
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
+from predictors.errors import ModelNotLoadable
+from predictors.finding import check_names
 
 # A spec is a page of text; whoever names a data file instead should be told before it is read to its end.
 _MAX_BYTES = 1_000_000
@@ -111,6 +113,20 @@ def spec_of(values: Mapping[Any, Any]) -> JobSpec:
         rejects=Rejects(read.rejects.path, read.rejects.max_reject_ratio),
         config=Config(**read.config.given()),
     )
+
+
+def check_names_free(spec: JobSpec, folder: Path) -> None:
+    """Demand that a Python model in `folder` does not import a module there that has the name of one of ours.
+
+    Raises:
+        RequestError: it does, and would get ours.
+    """
+    if spec.model.flavor != "python":
+        return
+    try:
+        check_names(spec.model.uri, str(folder))
+    except ModelNotLoadable as error:
+        raise refused(str(error)) from error
 
 
 def _mistakes(values: Mapping[Any, Any], known: set[Location]) -> list[Mistake]:

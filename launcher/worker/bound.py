@@ -11,6 +11,7 @@ from predictors.errors import SchemaMismatch
 from predictors.feeding import check_features
 from predictors.python import PythonPredictor
 from transforms.marks import marked
+from transforms.rejects import input_columns
 from transforms.sources.base import Source
 
 
@@ -53,7 +54,8 @@ def bind(
     """
     columns = source.schema
     if isinstance(predictor, Bindable):
-        predictor.bind(columns)
+        # A class that declares no features gets all columns; why its rows were rejected before is not among them.
+        predictor.bind(columns if spec.output.appends_to is None else input_columns(columns))
     check_features(columns, predictor.input_schema)
     passthrough = spec.output.columns if spec.output.columns is not None else tuple(columns.names)
     for name in passthrough:

@@ -293,6 +293,50 @@ class Careful(Nulls):
     features = ["value"]
 
 
+class Narrow:
+    """Declares one column of the input."""
+
+    input_schema = pa.schema([("value", pa.float64())])
+    output_schema = pa.schema([("score", pa.float64())])
+
+    def predict(self, rows: pa.RecordBatch) -> list[float]:
+        if rows.schema != self.input_schema:
+            raise AssertionError(rows.schema)
+        return [2 * value for value in rows["value"].to_pylist()]
+
+
+class Wide:
+    """Declares nothing, and answers with the number of columns that it gets."""
+
+    def predict(self, rows: pa.RecordBatch) -> dict[str, list[float]]:
+        return {"score": [float(rows.num_columns)] * rows.num_rows}
+
+
+@pytest.mark.parametrize(("model", "score"), [(Narrow, -16.0), (Wide, 3.0)])
+def test_rejected_rows_are_scored_again_by_a_class_as_rows_of_the_input(job: Job, model: type, score: float) -> None:
+    folder = Path("jobs/batch-1").absolute()
+    folder.mkdir(parents=True)
+    attempt.run(attempt.prepare(replace(job, id="batch-1"), folder), AlwaysOpen())
+    name = f"{__name__}:{model.__name__}"
+    again = replace(
+        job.spec,
+        model=ModelSpec(name, "python"),
+        input=ParquetInput(("rejects",)),
+        output=replace(job.spec.output, mode="append", appends_to="batch-1"),
+        rejects=Rejects("again", 1.0),
+    )
+    folder = Path("jobs/batch-2").absolute()
+    folder.mkdir()
+
+    bound = attempt.prepare(replace(job, id="batch-2", spec=again), folder).bound
+
+    assert bound is not None
+    rows = pa.record_batch({"id": [7], "value": [-8.0], "note": ["row 7"]})
+    assert bound.predictor.input_schema.names == (["value"] if model is Narrow else ["id", "value", "note"])
+    answer = bound.predictor.predict(rows.select(bound.predictor.input_schema.names))
+    assert answer.to_pydict() == {"score": [score]}
+
+
 @pytest.fixture
 def scored(job: Job) -> Callable[..., pa.Table]:
     """What a class of this module scores, by calls of `batch_size`, in the order of the input."""

@@ -595,10 +595,10 @@ def test_the_rejected_rows_are_kept_though_they_go_where_they_lay(world: World) 
     assert child.spec.rejects == Rejects(str(world.work / "rejects"), 1.0)
 
 
-def test_a_python_model_is_not_fed_what_says_why_a_row_was_rejected(world: World) -> None:
+def test_a_python_model_declares_its_columns_itself_when_rejected_rows_are_scored_again(world: World) -> None:
     job = with_rejects(world, {"model_id": None, "model": {"uri": "churn:Model"}})
 
-    assert world.admission.retry_rejected(job).spec.model.features == ("id",)
+    assert world.admission.retry_rejected(job).spec.model == job.spec.model
 
 
 def test_rejected_rows_are_scored_again_by_one_job_at_a_time(world: World) -> None:

@@ -255,7 +255,7 @@ def test_a_path_is_a_text_or_a_list_of_them(field: str, value: Any, line: str) -
         ("confg", "confg is not known; did you mean config?"),
         ("batch_size", "batch_size is not known; did you mean config.batch_size?"),
         ("model.batch_size", "model.batch_size is not known; did you mean config.batch_size?"),
-        ("model.model_id", "model.model_id is not known; use uri, flavor, features, nulls and outputs"),
+        ("model.model_id", "model.model_id is not known; use uri, flavor, features, nulls, outputs and args"),
         ("schedule", "schedule is not known; use model, input, output, rejects and config"),
         ("input.path", "input.path belongs to source parquet, and this is sql; take it out or change input.source"),
         ("input.password", "input.password is not known; use source, connection and query"),

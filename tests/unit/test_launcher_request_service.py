@@ -298,7 +298,8 @@ FIVE = (
         ("model_id", "a\n", [f"model_id is 'a'; {A_MODEL_ID}"]),
         ("model_id", "a" * 129, [f"model_id is '{'a' * 59}…; {A_MODEL_ID}"]),
         ("model", {"uri": "a.onnx"}, ["model stands beside model_id; keep one of them"]),
-        ("model", "churn", ["model is the text 'churn'; it is a mapping with uri, flavor, features, nulls and outputs",
+        ("model", "churn", ["model is the text 'churn'; it is a mapping with uri, flavor, features, nulls, "
+                            "outputs and args",
                             "model stands beside model_id; keep one of them"]),
         ("model_version", 0, ["model_version is 0; use a whole number from 1 to 2147483647"]),
         ("model_version", 2**31, ["model_version is 2147483648; use a whole number from 1 to 2147483647"]),

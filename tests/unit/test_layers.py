@@ -1,4 +1,4 @@
-"""Imports point one way: launcher, pipelines, transforms, predictors."""
+"""Imports point one way: penstock, launcher, pipelines, transforms, predictors."""
 
 import ast
 from pathlib import Path
@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-LAYERS = ["launcher", "pipelines", "transforms", "predictors"]
+LAYERS = ["penstock", "launcher", "pipelines", "transforms", "predictors"]
 # Model libraries and Beam stay where they belong.
 FORBIDDEN = {
     "predictors": {"apache_beam", "adbc_driver_manager", "sqlglot", "pydantic", "typer", "rich", "sqlalchemy"},
     "transforms": {"pydantic", "typer", "rich", "sqlalchemy", "onnxruntime"},
     "pipelines": {"pydantic", "typer", "rich", "sqlalchemy", "onnxruntime", "adbc_driver_manager"},
     "launcher": {"onnxruntime"},
+    "penstock": {"apache_beam", "onnxruntime", "pydantic"},
 }
 
 

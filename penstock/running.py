@@ -1,0 +1,113 @@
+"""Running jobs on this machine from Python, as `penstock run` does."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from launcher.errors import LauncherError
+from launcher.home import Home
+from launcher.request.spec import check_names_free, read_body, spec_of
+from launcher.state.sql import SqlJobStore
+from launcher.supervisor import StartedJob, Supervisor
+from pipelines.spec import JobSpec
+from transforms.counts import Counts
+
+# How often a job that runs is looked at, and how long it may take to stop.
+_LOOK_S = 0.5
+_STOP_S = 10.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """A job that completed.
+
+    Args:
+        job_id: to be named in `penstock jobs show`.
+        outcome: `clean`, or `with_rejects`.
+        counts: rows scored, rejected and skipped.
+        output, rejects: where they are; the rejects' folder may be relative to the working folder.
+    """
+
+    job_id: str
+    outcome: str
+    counts: Counts
+    output: str
+    rejects: str | None
+
+
+class JobFailed(LauncherError):
+    """A job failed or was cancelled; what it staged is kept for `penstock resume`.
+
+    Args:
+        job_id: which.
+        reason: one line.
+    """
+
+    def __init__(self, job_id: str, reason: str) -> None:
+        super().__init__(job_id, reason)
+        self.job_id = job_id
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.job_id} failed: {self.reason}"
+
+
+def run(spec: Mapping[str, Any] | str | Path, **changes: Any) -> Result:
+    """Run a job in a process of its own and wait for its end. Ctrl-C cancels it.
+
+    Args:
+        spec: a job's spec as a mapping, or the file that holds it. Its paths start from the working folder.
+        changes: parts of the spec to take the place of those in it, mapping by mapping: `config={"batch_size": 500}`.
+
+    Raises:
+        RequestError: the spec is wrong; nothing was started.
+        JobFailed: the job failed.
+    """
+    asked = read(spec, changes)
+    home = Home.from_environment()
+    home.create()
+    store = SqlJobStore.at(home.store)
+    try:
+        supervisor = Supervisor(home, store)
+        started = supervisor.submit(asked, Path.cwd(), "penstock.run")
+        _wait(started)
+        job = supervisor.settled(supervisor.peek(started.job.id), started.end())
+    finally:
+        store.close()
+    if job.status != "completed" or job.counts is None:
+        raise JobFailed(job.id, job.error or f"it is {job.status}")
+    return Result(job.id, job.outcome or "clean", job.counts, job.output or "", job.rejects)
+
+
+def read(spec: Mapping[str, Any] | str | Path, changes: Mapping[str, Any]) -> JobSpec:
+    """A spec with changes, as `run` takes both.
+
+    Raises:
+        RequestError: it is wrong.
+    """
+    values = spec if isinstance(spec, Mapping) else read_body(spec)
+    asked = spec_of(_changed(values, changes))
+    check_names_free(asked, Path.cwd())
+    return asked
+
+
+def _changed(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with `changes` in them; mappings are changed, and all else replaced."""
+    changed = dict(values)
+    for name, change in changes.items():
+        old = changed.get(name)
+        both = isinstance(old, Mapping) and isinstance(change, Mapping)
+        changed[name] = _changed(old, change) if both else change  # type: ignore[arg-type]
+    return changed
+
+
+def _wait(started: StartedJob) -> None:
+    try:
+        while not started.wait(_LOOK_S):
+            pass
+    except KeyboardInterrupt:
+        started.cancel()
+        if not started.wait(_STOP_S):
+            started.kill()
+        raise
