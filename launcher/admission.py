@@ -445,7 +445,7 @@ class Admission:
             return True
         confinement = self._reach.confinement(tenant)
         try:
-            for file in named_files(spec.input.path, deadline):
+            for file in named_files(spec.input.path, deadline, confinement.bounds):
                 confinement.confined_files("input.path", [file])
         except TimeoutError:
             return False

@@ -3,16 +3,27 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+import pyarrow as pa
+
 from predictors.base import ModelSpec
 from transforms.sinks.mode import Mode
+from transforms.typenames import type_named
 
 
 @dataclass(frozen=True)
 class ParquetInput:
-    """Parquet files: each path is a file, a glob, or a folder that is searched."""
+    """Parquet files: each path is a file, a glob, or a folder that is searched.
+
+    `schema`: columns, and the types that they are read as, as Arrow prints them, whatever the files say.
+    """
 
     path: tuple[str, ...]
+    schema: tuple[tuple[str, str], ...] = ()
     source: Literal["parquet"] = "parquet"
+
+    def declared(self) -> dict[str, pa.DataType]:
+        """`schema` as Arrow has it."""
+        return {name: type_named(type) for name, type in self.schema}
 
 
 @dataclass(frozen=True)
@@ -95,8 +106,13 @@ class JobSpec:
         output = tupled("columns", values["output"])
         return cls(
             model=ModelSpec.from_json(values["model"]),
-            input=SqlInput(**source) if source["source"] == "sql" else ParquetInput(**tupled("path", source)),
+            input=SqlInput(**source) if source["source"] == "sql" else _parquet_input(source),
             output=TableOutput(**output) if output["destination"] == "table" else ParquetOutput(**output),
             rejects=Rejects(**values["rejects"]),
             config=Config(**values["config"]),
         )
+
+
+def _parquet_input(values: dict[str, Any]) -> ParquetInput:
+    schema = tuple((name, type) for name, type in values.get("schema", ()))
+    return ParquetInput(**{**values, "path": tuple(values["path"]), "schema": schema})

@@ -14,7 +14,8 @@ from pipelines.spec import ParquetInput, SqlInput
 from predictors.bounds import Bounds
 from transforms.connection import Connection
 from transforms.errors import ConnectionRefused, InputError
-from transforms.sources.files import named_files, open_alike
+from transforms.sources.files import named_files, open_file
+from transforms.sources.partitions import Partitions
 
 # Queries of one tenant that are counted at once; each has a process, and holds a thread of whoever waits for it.
 _AT_ONCE = 4
@@ -109,12 +110,13 @@ class Counting:
 
 def _count_in_files(given: ParquetInput, within: Bounds | None, deadline: float) -> int | None:
     try:
-        files = set(named_files(given.path, deadline))
+        files = sorted(set(named_files(given.path, deadline, within)))
     except TimeoutError:
         return None
+    Partitions.of(files, given.declared())
     rows = 0
-    for opened in open_alike(sorted(files), within):
-        rows += opened.metadata.num_rows
+    for file in files:
+        rows += open_file(file, within).metadata.num_rows
         if time.monotonic() >= deadline:
             return None
     return rows

@@ -1,7 +1,7 @@
 """What a job would do, told without doing it: rows, splits, how the columns fit, a few predictions, how long."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from predictors.registry import make_predictor
 from transforms.batches import Batch, Split
 from transforms.connection import Connection
 from transforms.sources.base import SPAN_ROWS, Source, rebatch, span_rows
-from transforms.sources.files import open_file
+from transforms.sources.files import chunks_of, open_file
 from transforms.sources.parquet import ParquetSource
 
 # Rows of a query that are asked for: enough to tell the pace of a fast model.
@@ -76,6 +76,11 @@ class _Sample:
     """The first rows of a query, as a source."""
 
     rows: pa.Table
+    notices: tuple[Notice, ...] = ()
+
+    @property
+    def closed(self) -> Mapping[str, str]:
+        return {}
 
     @property
     def schema(self) -> pa.Schema:
@@ -120,7 +125,8 @@ def look(spec: JobSpec, is_warm: bool = False, within: Bounds | None = None) -> 
     opened = _open(spec, within)
     source = opened.source
     bound = bind(spec, predictor, source)
-    noticed = check_destinations(spec, bound.output_schema, source, within)
+    noticed = [*source.notices]
+    noticed += check_destinations(spec, bound.output_schema, source, within)
     splits = list(source.plan(bound.columns, spec.config.batch_size))
     scored = score_sample(spec, bound, splits, library, loaded)
     expected = forecast(scored.sample, _work(spec, bound, splits, opened, scored.sample, is_warm))
@@ -146,7 +152,7 @@ def look(spec: JobSpec, is_warm: bool = False, within: Bounds | None = None) -> 
 
 def _open(spec: JobSpec, within: Bounds | None) -> _Opened:
     if isinstance(spec.input, ParquetInput):
-        source = ParquetSource.open(spec.input.path, within)
+        source = ParquetSource.open(spec.input.path, within, spec.input.declared())
         return _Opened(source, sum(split.rows or 0 for split in source.plan((), spec.config.batch_size)))
     from transforms.sources.sql import count_rows, sample
 
@@ -154,7 +160,7 @@ def _open(spec: JobSpec, within: Bounds | None) -> _Opened:
     first = sample(connection, spec.input.query, _QUERY_ROWS)
     rows = first.total if first.total is not None else count_rows(connection, spec.input.query)
     read = len(first.rows)
-    return _Opened(_Sample(first.rows), rows, Query(first.prepare_s, first.read_s / max(read, 1), read))
+    return _Opened(_Sample(first.rows, first.notices), rows, Query(first.prepare_s, first.read_s / max(read, 1), read))
 
 
 def _work(spec: JobSpec, bound: Bound, splits: Sequence[Split], opened: _Opened, sample: Sample, is_warm: bool) -> Work:
@@ -190,10 +196,7 @@ def _mapped_bytes(opened: _Opened, bound: Bound, span: int, sample: Sample) -> i
 
 
 def _bytes_read(file: str, columns: Sequence[str], within: Bounds | None) -> int:
-    metadata = open_file(file, within).metadata
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    chunks = (group.column(number) for group in groups for number in range(group.num_columns))
-    return sum(chunk.total_compressed_size for chunk in chunks if chunk.path_in_schema.split(".")[0] in columns)
+    return sum(chunk.total_compressed_size for chunk in chunks_of(open_file(file, within), columns))
 
 
 def _splits_of_snapshot(sample: Sequence[Split], rows: int) -> int:

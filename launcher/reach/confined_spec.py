@@ -55,7 +55,7 @@ def check_spec(spec: JobSpec, confinement: Confinement, job_folder: Path) -> Non
         if len(own) < len(spec.input.path):
             from transforms.sources.files import find_files
 
-            confinement.confined_files("input.path", find_files(spec.input.path))
+            confinement.confined_files("input.path", find_files(spec.input.path, confinement.bounds))
     if isinstance(spec.output, ParquetOutput):
         check("output.path", spec.output.path)
     if spec.rejects.path is not None:

@@ -140,7 +140,7 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
         bound = bind(spec, predictor, source, _schema(stored["predictions"]))
     rejects = make_rejects(spec, job.id, folder, source, within)
     if stored is None:
-        noticed = [*sink.check(bound.output_schema), *rejects.check()]
+        noticed = [*source.notices, *sink.check(bound.output_schema), *rejects.check()]
     sink.prepare(bound.output_schema)
     rejects.prepare()
     if stored is None:
@@ -290,7 +290,8 @@ def drop_snapshot(folder: Path) -> None:
 
 def _open_input(spec: JobSpec, folder: Path, on_snapshot: OnSnapshot, within: Bounds | None) -> Source:
     if isinstance(spec.input, ParquetInput):
-        return ParquetSource.open(spec.input.path, bounds_of(spec.input.path, folder, within))
+        within = bounds_of(spec.input.path, folder, within)
+        return ParquetSource.open(spec.input.path, within, spec.input.declared())
     from transforms.sources.sql import snapshot
 
     connection = Connection(spec.input.connection, pinned=within is not None)

@@ -1,5 +1,6 @@
 """A model and an input, fitted together: which columns are read, what the model says of them, what the output has."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -10,6 +11,7 @@ from predictors.base import Bindable, Nulls, Predictor
 from predictors.errors import SchemaMismatch
 from predictors.feeding import check_features
 from predictors.python import PythonPredictor
+from transforms.errors import InputError
 from transforms.marks import marked
 from transforms.rejects import input_columns
 from transforms.sources.base import Source
@@ -51,8 +53,10 @@ def bind(
 
     Raises:
         SchemaMismatch: a column is missing, of a type the model cannot take, or named twice in the output.
+        InputError: a column that is wanted is there, and cannot be read.
     """
     columns = source.schema
+    _check_closed(spec, predictor, source)
     if isinstance(predictor, Bindable):
         # A class that declares no features gets all columns; why its rows were rejected before is not among them.
         predictor.bind(columns if spec.output.appends_to is None else input_columns(columns))
@@ -83,3 +87,27 @@ def bind(
             )
     schema = pa.schema([*(marked(columns.field(name)) for name in passthrough), *predicted])
     return Bound(predictor, source, read, passthrough, schema, nulls)
+
+
+def _check_closed(spec: JobSpec, predictor: Predictor, source: Source) -> None:
+    """Demand that no column is wanted that the input has, but cannot be read.
+
+    Raises:
+        InputError: says why it cannot, and how to do without it.
+    """
+    if not source.closed:
+        return
+    given = spec.model.features
+    named = [name for names in given.values() for name in names] if isinstance(given, Mapping) else list(given or ())
+    # Of a class that declares no features nothing is known before it is bound.
+    known: pa.Schema | None = predictor.input_schema
+    named += known.names if known is not None else ()
+    for name, reason in source.closed.items():
+        if name in named:
+            raise InputError(f"{reason}; the model takes it")
+        if spec.output.columns is None:
+            raise InputError(f"{reason}; list the columns to keep in output.columns, without it")
+        if name in spec.output.columns:
+            raise InputError(f"{reason}; take it out of output.columns")
+        if known is None and not named:
+            raise InputError(f"{reason}; the class gets every column: list those that it reads in model.features")

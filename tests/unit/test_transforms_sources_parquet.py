@@ -168,36 +168,17 @@ def test_hidden_files_and_those_of_an_underscore_are_no_data(folder: Path) -> No
     [
         pytest.param("none.parquet", "there is no such file or folder", id="missing file"),
         pytest.param("*.csv", "no file matches the pattern", id="empty glob"),
-        pytest.param("empty", r"the folder holds no \*.parquet file", id="empty folder"),
+        pytest.param("empty", "the folder holds no Parquet file", id="empty folder"),
+        pytest.param("other", "the folder holds no Parquet file", id="folder of other files"),
     ],
 )
 def test_a_path_that_names_nothing_is_refused(tmp_path: Path, path: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "a.txt").write_text("no data")
 
     with pytest.raises(InputError, match=message):
         ParquetSource.open([str(tmp_path / path)])
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        pytest.param(
-            {"id": [1], "value": ["x"]}, r"b.parquet: column 'value' is string, but double in .*a.parquet", id="type"
-        ),
-        pytest.param({"id": [1]}, r"b.parquet: column 'value' of .*a.parquet is missing", id="missing"),
-        pytest.param(
-            {"id": [1], "value": [1.0], "x": [1]}, r"b.parquet: column 'x' is not in .*a.parquet", id="one more"
-        ),
-    ],
-)
-def test_files_that_differ_in_their_columns_are_refused(
-    tmp_path: Path, other: dict[str, list[object]], message: str
-) -> None:
-    pq.write_table(pa.table({"id": [1], "value": [1.0]}), tmp_path / "a.parquet")
-    pq.write_table(pa.table(other), tmp_path / "b.parquet")
-
-    with pytest.raises(InputError, match=message):
-        ParquetSource.open([str(tmp_path)])
 
 
 def test_files_may_have_their_columns_in_another_order(tmp_path: Path) -> None:
@@ -210,12 +191,54 @@ def test_files_may_have_their_columns_in_another_order(tmp_path: Path) -> None:
     assert rows == [[{"id": 1, "value": 1.0}], [{"id": 2, "value": 2.0}]]
 
 
-def test_a_truncated_file_is_named(folder: Path) -> None:
-    file = folder / "in-01.parquet"
-    file.write_bytes(file.read_bytes()[:1000])
+@pytest.mark.parametrize("name", ["in-01.parquet", "part-00001"])
+def test_a_truncated_file_is_named_whatever_it_is_called(folder: Path, name: str) -> None:
+    whole = (folder / "in-01.parquet").read_bytes()
+    (folder / name).write_bytes(whole[:1000])
 
-    with pytest.raises(InputError, match=r"in-01.parquet is not a readable Parquet file"):
+    with pytest.raises(InputError, match=rf"{name} is not a readable Parquet file: its end is missing"):
         ParquetSource.open([str(folder)])
+
+
+@pytest.mark.parametrize("pattern", ["*", "notes.txt"], ids=["pattern", "file"])
+def test_a_file_of_another_kind_is_refused_where_a_path_or_a_pattern_names_it(folder: Path, pattern: str) -> None:
+    (folder / "notes.txt").write_text("not data, and longer than a footer")
+
+    with pytest.raises(InputError, match=r"notes.txt is not a readable Parquet file: it neither begins nor ends as"):
+        ParquetSource.open([str(folder / pattern)])
+
+
+def test_data_in_a_folder_is_known_by_its_bytes_and_what_is_passed_over_is_said(folder: Path, tmp_path: Path) -> None:
+    names = ["a.parq", "b.PARQUET", "c", "part-00003", "000000_0", "d.parquet"]
+    (folder / "below").mkdir()
+    for name in names:
+        shutil.copy(folder / "in-00.parquet", folder / "below" / name)
+    for name in ("notes.txt", "below/x.csv", "_SUCCESS", ".a.crc", "below/_committed_1"):
+        (folder / name).write_text("no data")
+    (folder / "linked").symlink_to(tmp_path)
+
+    source = ParquetSource.open([str(folder)])
+
+    assert {Path(file).name for file in source.files} == {*names, *(f"in-0{n}.parquet" for n in range(3))}
+    assert [(notice.code, notice.count) for notice in source.notices] == [("files_passed_over", n) for n in (2, 1)]
+    assert all(name in source.notices[0].message for name in ("notes.txt", "x.csv"))
+    assert "links to folders are not followed" in source.notices[1].message
+
+
+def test_a_pattern_reads_the_folders_that_it_names_and_leaves_out_what_lies_beside_data(folder: Path) -> None:
+    (folder / "below").mkdir()
+    shutil.copy(folder / "in-00.parquet", folder / "below" / "part-0")
+    (folder / "_temporary").mkdir()
+    shutil.copy(folder / "in-00.parquet", folder / "_temporary" / "part-0")
+    (folder / "_SUCCESS").touch()
+    pq.write_metadata(pq.read_schema(folder / "in-00.parquet"), folder / "_metadata")
+
+    found = find_files([str(folder / "*")])
+
+    assert [os.path.relpath(file, folder) for file in found] == [
+        "below/part-0",
+        *(f"in-0{n}.parquet" for n in range(3)),
+    ]
 
 
 def test_a_file_with_damaged_pages_is_named_when_they_are_read(folder: Path) -> None:
@@ -228,6 +251,30 @@ def test_a_file_with_damaged_pages_is_named_when_they_are_read(folder: Path) -> 
 
     with pytest.raises(InputError, match=r"in-01.parquet is not a readable Parquet file"):
         list(source.read(split, COLUMNS))
+
+
+def test_a_page_that_differs_from_its_checksum_is_not_scored(tmp_path: Path) -> None:
+    file = tmp_path / "a.parquet"
+    table = pa.table({"x": [float(n) for n in range(1000)]})
+    pq.write_table(table, file, write_page_checksum=True, compression="none", use_dictionary=False)
+    damaged = bytearray(file.read_bytes())
+    # A bit of a number, which any page could hold.
+    damaged[4000] ^= 1
+    file.write_bytes(damaged)
+    source = ParquetSource.open([str(file)])
+    (split,) = source.plan(("x",), 100)
+
+    for use in (lambda: list(source.read(split, ("x",))), lambda: source.lookup(split, [1], ["x"])):
+        with pytest.raises(InputError, match=r"a.parquet is not a readable Parquet file: a page is not as it was"):
+            use()
+
+
+def test_a_file_that_changes_while_it_is_looked_at_is_not_planned(folder: Path) -> None:
+    source = ParquetSource.open([str(folder)])
+    pq.write_table(numbered_rows(10), folder / "in-01.parquet")
+
+    with pytest.raises(InputChanged, match=r"in-01.parquet: the file changed while it was looked at"):
+        list(source.plan(COLUMNS, 100))
 
 
 def test_a_file_that_changed_after_planning_fails_the_read_and_is_named(folder: Path) -> None:

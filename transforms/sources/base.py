@@ -1,11 +1,12 @@
 """What a source promises: the same rows, in the same order, at the same positions, each time it is read."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
 import pyarrow as pa
 
+from predictors.notices import Notice
 from transforms.batches import Batch, Span, Split
 from transforms.errors import InputChanged
 
@@ -27,6 +28,14 @@ class Source(Protocol):
     @property
     def schema(self) -> pa.Schema:
         """All columns of the input, in order, under the types in which they are read."""
+
+    @property
+    def closed(self) -> Mapping[str, str]:
+        """Columns that the input has besides, and why they cannot be read."""
+
+    @property
+    def notices(self) -> tuple[Notice, ...]:
+        """What opening the input found worth a word; empty where it was opened before."""
 
     def plan(self, columns: Sequence[str], batch_size: int) -> Iterator[Split]:
         """Cut the input into splits, in its order. Reads metadata only. An input without rows yields none.

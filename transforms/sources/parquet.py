@@ -1,114 +1,110 @@
 """Parquet files as a source: splits are runs of row groups, columns are read only where they are wanted."""
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from predictors.bounds import Bounds
+from predictors.notices import Notice
 from transforms.batches import Batch, Split
 from transforms.errors import InputChanged
 from transforms.sources.base import SPLIT_ROWS, rebatch, span_rows
-from transforms.sources.files import find_files, open_alike, open_file, unreadable
+from transforms.sources.filecolumns import FileColumns
+from transforms.sources.files import chunks_of, find_files, fingerprint, open_file, passed_notices
+from transforms.sources.survey import survey
+from transforms.sources.walking import PassedOver
 
 
 @dataclass(frozen=True)
 class ParquetSource:
-    """Rows of Parquet files with one schema, in the order of the files' names.
+    """Rows of Parquet files, in the order of the files' names, under columns that hold the values of all of them.
 
     Args:
         files: as `find_files` found them.
-        schema: of all of them.
+        schema: the columns; those of folders (`day=2025-01-01`) come last.
         within: where the files have to lie each time one is opened, wherever their names lead; None: anywhere.
+        closed: columns that cannot be read, and why.
+        notices: what finding the files, and looking at them, found worth a word; empty once the input is opened again.
+        stamps: fingerprints of the files when they were looked at; empty where they were not.
     """
 
     files: tuple[str, ...]
     schema: pa.Schema
     within: Bounds | None = None
+    closed: Mapping[str, str] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = field(default=(), compare=False)
+    stamps: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
     @classmethod
-    def open(cls, paths: Sequence[str], within: Bounds | None = None) -> "ParquetSource":
+    def open(
+        cls,
+        paths: Sequence[str],
+        within: Bounds | None = None,
+        declared: Mapping[str, pa.DataType] | None = None,
+    ) -> "ParquetSource":
         """Find the files and read their footers.
 
+        Args:
+            declared: types of columns, where they are not to be told by the files.
+
         Raises:
-            InputError: a path names nothing, a file lies elsewhere or is not readable Parquet, or two files differ in
-                their columns.
+            InputError: a path names nothing, a file lies elsewhere or is not readable Parquet, or the files or their
+                folders do not go together. Columns that no type holds are `closed`.
         """
-        files = find_files(paths)
-        opened = open_alike(files, within)
-        schema = next(opened).schema_arrow.remove_metadata()
-        # The others are opened to be compared with it.
-        for _ in opened:
-            pass
-        return cls(tuple(files), schema, within)
+        passed = PassedOver()
+        files = find_files(paths, within, passed)
+        found = survey(files, within, declared or {})
+        notices = (*passed_notices(passed), *found.notices)
+        return cls(tuple(files), found.schema, within, found.closed, notices, found.stamps)
 
     def plan(self, columns: Sequence[str], batch_size: int) -> Iterator[Split]:
         """Splits of whole row groups, about `SPLIT_ROWS` rows each; counts are exact."""
         number = 0
-        for uri in self.files:
+        for uri, stamp in zip(self.files, self.stamps or ("",) * len(self.files), strict=True):
+            planned = fingerprint(uri) if os.path.exists(uri) else ""
             file = open_file(uri, self.within)
-            metadata = file.metadata
-            length = span_rows(batch_size, _row_bytes(metadata, columns))
-            fingerprint = _fingerprint(uri)
-            for first_group, groups, first_row, rows in _runs(metadata):
+            if stamp not in ("", planned):
+                raise InputChanged(f"{uri}: the file changed while it was looked at; run the job anew")
+            length = span_rows(batch_size, _row_bytes(file, columns))
+            for first_group, groups, first_row, rows in _runs(file.metadata):
                 locator = f"{first_group}+{groups}"
-                yield Split(f"{number:06d}", uri, first_row, rows, length, fingerprint, locator)
+                yield Split(f"{number:06d}", uri, first_row, rows, length, planned, locator)
                 number += 1
 
     def read(self, split: Split, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
         """The spans of `split` from row `start` on. Row groups before it are not touched."""
-        file = self._open_planned(split)
-        groups = _groups(split)
+        file = self._open_planned(split, columns)
+        metadata, groups = file.opened.metadata, _groups(split)
         before = 0
-        while groups and before + file.metadata.row_group(groups[0]).num_rows <= start:
-            before += file.metadata.row_group(groups.pop(0)).num_rows
-        if not groups:
-            return
-        chunks = file.iter_batches(batch_size=split.span_rows, row_groups=groups, columns=list(columns))
-        yield from rebatch(_naming(chunks, split.uri, columns), split, before, start)
+        while groups and before + metadata.row_group(groups[0]).num_rows <= start:
+            before += metadata.row_group(groups.pop(0)).num_rows
+        if groups:
+            yield from rebatch(file.batches(split.span_rows, groups), split, before, start)
 
     def lookup(self, split: Split, rows: Sequence[int], columns: Sequence[str]) -> pa.RecordBatch:
         """The `columns` of single rows; each row group with one of them is read, one at a time."""
-        file = self._open_planned(split)
-        schema = pa.schema([self.schema.field(name) for name in columns])
+        file = self._open_planned(split, columns)
         pieces = []
         before, left = 0, list(rows)
         for group in _groups(split):
-            stop = before + file.metadata.row_group(group).num_rows
+            stop = before + file.opened.metadata.row_group(group).num_rows
             own = [row - before for row in left if row < stop]
             left = left[len(own) :]
             if own:
-                try:
-                    pieces.append(file.read_row_group(group, columns=list(columns)).select(list(columns)).take(own))
-                except (pa.ArrowException, OSError) as error:
-                    raise unreadable(split.uri, error) from error
+                pieces.append(file.rows(group, own))
             before = stop
-        table = pa.concat_tables(pieces).cast(schema).combine_chunks()
-        return table.to_batches()[0] if len(table) else pa.RecordBatch.from_pylist([], schema=schema)
+        return pa.concat_batches(pieces) if pieces else pa.RecordBatch.from_pylist([], schema=file.schema)
 
-    def _open_planned(self, split: Split) -> pq.ParquetFile:
-        """The file of `split`, which must be the one that was planned."""
+    def _open_planned(self, split: Split, columns: Sequence[str]) -> FileColumns:
+        """The file of `split`, which must be the one that was planned, to read `columns` of it."""
         if not os.path.exists(split.uri):
             raise InputChanged(f"{split.uri}: the file was there when the job was planned and is gone; put it back")
-        if _fingerprint(split.uri) != split.fingerprint:
+        if fingerprint(split.uri) != split.fingerprint:
             raise InputChanged(f"{split.uri}: the file changed after the job was planned; run the job anew")
-        return open_file(split.uri, self.within)
-
-
-def _fingerprint(uri: str) -> str:
-    status = os.stat(uri)
-    return f"{status.st_size}:{status.st_mtime_ns}"
-
-
-def _naming(chunks: Iterator[pa.RecordBatch], uri: str, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    """The chunks in the asked order of columns; errors name the file."""
-    try:
-        for chunk in chunks:
-            yield chunk.select(list(columns))
-    except (pa.ArrowException, OSError) as error:
-        raise unreadable(uri, error) from error
+        return FileColumns(split.uri, pa.schema([self.schema.field(name) for name in columns]), self.within)
 
 
 def _groups(split: Split) -> list[int]:
@@ -129,15 +125,7 @@ def _runs(metadata: pq.FileMetaData) -> Iterator[tuple[int, int, int, int]]:
         yield first, metadata.num_row_groups - first, first_row, rows
 
 
-def _row_bytes(metadata: pq.FileMetaData, columns: Sequence[str]) -> float:
+def _row_bytes(file: pq.ParquetFile, columns: Sequence[str]) -> float:
     """Mean size of a row of `columns`, from the footer: uncompressed, but still encoded."""
-    wanted = set(columns)
-    total = rows = 0
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        rows += row_group.num_rows
-        for index in range(row_group.num_columns):
-            column = row_group.column(index)
-            if column.path_in_schema.split(".")[0] in wanted:
-                total += column.total_uncompressed_size
-    return total / rows if rows else 0.0
+    total = sum(chunk.total_uncompressed_size for chunk in chunks_of(file, set(columns)))
+    return total / file.metadata.num_rows if file.metadata.num_rows else 0.0

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -84,6 +84,11 @@ class SnapshotSource:
             raise InputError(f"{folder} holds no complete snapshot of the query; run the job anew") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{folder / _INDEX} cannot be read ({error}); run the job anew") from error
+
+    @property
+    def closed(self) -> Mapping[str, str]:
+        """None: what cannot be read is refused before."""
+        return {}
 
     @property
     def rows(self) -> int:

@@ -12,43 +12,103 @@ import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Literal, Self
 
 from transforms.errors import InputError
+from transforms.sources.partitions import is_partition
 
 _DEEP = "**"
 # What no folder lists.
 _DOTS = (os.curdir, os.pardir)
+# Files that say by their names that they are Parquet.
+_SUFFIXES = (".parquet", ".parq", ".pq")
+# Of what was passed over, as much as a message names.
+_SHOWN = 3
 
 
-def walk_folder(folder: str, deadline: float = math.inf) -> Iterator[str]:
-    """The `*.parquet` in a folder and those below it, in any order.
+def is_named_parquet(path: str) -> bool:
+    """Whether a file says by its name that it is Parquet."""
+    return path.lower().endswith(_SUFFIXES)
 
-    Hidden files and folders, and those that begin with an underscore, are left out; links to folders are not followed.
+
+def is_hidden(name: str, is_folder: bool) -> bool:
+    """Whether a name is one that writers of data give to what is no data. `_day=1` is a column, as in Spark."""
+    return name.startswith(".") or (name.startswith("_") and not (is_folder and is_partition(name)))
+
+
+@dataclass
+class PassedOver:
+    """What lies in folders and is not read.
+
+    Args:
+        files: how many are no data; `links`, `closed`: how many links to folders, and folders that may not be read.
+        first_files, first_links, first_closed: the first of them.
+    """
+
+    files: int = 0
+    links: int = 0
+    closed: int = 0
+    first_files: list[str] = field(default_factory=list)
+    first_links: list[str] = field(default_factory=list)
+    first_closed: list[str] = field(default_factory=list)
+
+    def add(self, kind: Literal["files", "links", "closed"], path: str) -> None:
+        """Take note of one more."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        first = getattr(self, f"first_{kind}")
+        if len(first) < _SHOWN:
+            first.append(path)
+
+
+def walk_folder(
+    folder: str,
+    deadline: float = math.inf,
+    is_data: Callable[[str], bool] = is_named_parquet,
+    passed: PassedOver | None = None,
+) -> Iterator[str]:
+    """The data files in a folder and those below it, in any order.
+
+    Hidden files and folders, and those that begin with an underscore, are left out without a word, save folders that
+    say a column, `_day=1`; links to folders are not followed.
 
     Args:
         deadline: until when to look, as `time.monotonic` tells the time.
+        is_data: tells a data file by its path.
+        passed: gets what else is left out.
 
     Raises:
         InputError: a folder cannot be read; one without the right to is left out.
         TimeoutError: there is more to look at.
     """
+    passed = passed if passed is not None else PassedOver()
     pending = [folder]
     while pending:
-        for entry in _entries(pending.pop(), deadline):
-            if entry.name.startswith((".", "_")):
+        for entry in _entries(pending.pop(), deadline, passed):
+            is_folder = _is_folder(entry)
+            if is_hidden(entry.name, is_folder):
                 continue
-            if _is_folder(entry) and not entry.is_symlink():
+            if is_folder and entry.is_symlink():
+                passed.add("links", entry.path)
+            elif is_folder:
                 pending.append(entry.path)
-            elif entry.name.endswith(".parquet"):
+            elif is_data(entry.path):
                 yield entry.path
+            else:
+                passed.add("files", entry.path)
 
 
-def walk_pattern(pattern: str, deadline: float = math.inf) -> Iterator[str]:
+def walk_pattern(
+    pattern: str, deadline: float = math.inf, *, folders: bool = False, passed: PassedOver | None = None
+) -> Iterator[str]:
     """The files that a pattern names, in any order: `*`, `?` and `[…]` as in a shell, `**` for any number of folders.
 
     Only what begins with a dot in the pattern is hidden in the file system. Links are followed, but not into a folder
     that the way to them leads through.
+
+    Args:
+        folders: whether folders that the last part of the pattern names come, too; not those of `**`, nor those that
+            `is_hidden` tells and the pattern does not spell out.
+        passed: gets the folders that may not be read.
 
     Raises:
         InputError, TimeoutError: as `walk_folder`.
@@ -57,7 +117,7 @@ def walk_pattern(pattern: str, deadline: float = math.inf) -> Iterator[str]:
     pending = [_Visit(start, _at(parts, 0))] if parts else []
     while pending:
         visit = pending.pop()
-        for name, path, is_link, is_folder in _named(visit, parts, deadline):
+        for name, path, is_link, is_folder in _named(visit, parts, deadline, passed):
             further: set[int] = set()
             for state in visit.states:
                 part = parts[state]
@@ -66,8 +126,9 @@ def walk_pattern(pattern: str, deadline: float = math.inf) -> Iterator[str]:
                     continue
                 if part.is_deep and is_folder:
                     further |= _at(parts, state)
-                elif is_last and os.path.isfile(path):
-                    yield path
+                elif is_last and (folders if is_folder else os.path.isfile(path)):
+                    if not is_folder or part.text[:1] == name[:1] or not is_hidden(name, is_folder=True):
+                        yield path
                     break
                 elif not is_last and not part.is_deep and is_folder:
                     further |= _at(parts, state + 1)
@@ -146,7 +207,9 @@ def _at(parts: Sequence[_Part], state: int) -> frozenset[int]:
     return frozenset((state,))
 
 
-def _named(visit: _Visit, parts: Sequence[_Part], deadline: float) -> Iterator[tuple[str, str, bool, bool]]:
+def _named(
+    visit: _Visit, parts: Sequence[_Part], deadline: float, passed: PassedOver | None
+) -> Iterator[tuple[str, str, bool, bool]]:
     """What lies in a folder, as far as it can match: name, path, whether it is a link, whether it leads to a folder."""
     wanted = {parts[state].text for state in visit.states if parts[state].is_literal}
     is_listed = any(not parts[state].is_literal for state in visit.states)
@@ -155,19 +218,22 @@ def _named(visit: _Visit, parts: Sequence[_Part], deadline: float) -> Iterator[t
         path = os.path.join(visit.folder, name)
         yield name, path, os.path.islink(path), os.path.isdir(path)
     if is_listed:
-        for entry in _entries(visit.folder, deadline):
+        for entry in _entries(visit.folder, deadline, passed):
             yield entry.name, os.path.join(visit.folder, entry.name), entry.is_symlink(), _is_folder(entry)
 
 
-def _entries(folder: str, deadline: float) -> Iterator["os.DirEntry[str]"]:
+def _entries(folder: str, deadline: float, passed: PassedOver | None) -> Iterator["os.DirEntry[str]"]:
     check_time(deadline)
     try:
         with os.scandir(folder or os.curdir) as entries:
             for entry in entries:
                 check_time(deadline)
                 yield entry
-    except (PermissionError, FileNotFoundError, NotADirectoryError):
-        # Closed to us, or gone by now.
+    except PermissionError:
+        if passed is not None:
+            passed.add("closed", folder or os.curdir)
+    except (FileNotFoundError, NotADirectoryError):
+        # Gone by now.
         return
     except TimeoutError:
         raise
