@@ -6,6 +6,7 @@ what the service decides (its default connection, a place for results) may be le
 
 import ipaddress
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
@@ -23,6 +24,7 @@ from launcher.request.parts import (
     FOLDER,
     INPUT,
     INPUT_PATH,
+    INPUT_SCHEMA,
     MODEL,
     MODEL_URI,
     OUTPUT,
@@ -246,6 +248,33 @@ _ONE_MODEL: dict[str, Any] = {
         },
     ]
 }
+_PATH: dict[str, Any] = {
+    "anyOf": [
+        {"type": "string", "minLength": 1, "maxLength": MAX_CHARS},
+        {
+            "type": "array",
+            "items": {"type": "string", "minLength": 1, "maxLength": MAX_CHARS},
+            "minItems": 1,
+            "maxItems": MAX_PATHS,
+        },
+    ],
+    "description": "A file, a glob, a folder, or a list of them; a local path or file://. In folders, Parquet files "
+    "are known by their content, and names such as `day=2025-01-01` say columns.",
+    "examples": ["/data/customers/*.parquet"],
+}
+_COLUMN_TYPES: dict[str, Any] = {
+    "anyOf": [
+        {
+            "type": "object",
+            "additionalProperties": {"type": "string", "maxLength": MAX_CHARS},
+            "maxProperties": MAX_COLUMNS,
+        },
+        {"type": "null"},
+    ],
+    "description": "Types that columns are read as, as Arrow prints them, where no value changes. Left out: the type "
+    "that the files have in common; columns of folders are integers or text.",
+    "examples": [{"day": "date32[day]"}],
+}
 _EXAMPLE: dict[str, Any] = {
     "model_id": "model-xyz789",
     "input": {
@@ -325,30 +354,17 @@ class SqlInputBody(Part):
     ]
 
 
-class ParquetInputBody(Part):
-    """The rows of Parquet files."""
+with warnings.catch_warnings():
+    # As in `parts`.
+    warnings.filterwarnings("ignore", message='Field name "schema"')
 
-    source: Annotated[Literal["parquet"], Field(description="The rows come from files.", examples=["parquet"])]
-    # Checked by `path_mistakes`: a union's errors name each branch.
-    path: Annotated[
-        Any,
-        WithJsonSchema(
-            {
-                "anyOf": [
-                    {"type": "string", "minLength": 1, "maxLength": MAX_CHARS},
-                    {
-                        "type": "array",
-                        "items": {"type": "string", "minLength": 1, "maxLength": MAX_CHARS},
-                        "minItems": 1,
-                        "maxItems": MAX_PATHS,
-                    },
-                ],
-                "description": "A file, a glob, a folder, or a list of them.",
-                "examples": ["/data/customers/*.parquet"],
-            }
-        ),
-        INPUT_PATH,
-    ]
+    class ParquetInputBody(Part):
+        """The rows of Parquet files."""
+
+        source: Annotated[Literal["parquet"], Field(description="The rows come from files.", examples=["parquet"])]
+        # Checked by `path_mistakes` and `schema_mistakes`: a union's errors name each branch.
+        path: Annotated[Any, WithJsonSchema(_PATH), INPUT_PATH]
+        schema: Annotated[Any, WithJsonSchema(_COLUMN_TYPES), INPUT_SCHEMA] = None
 
 
 class TableOutputBody(Part):

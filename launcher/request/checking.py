@@ -11,7 +11,19 @@ from pydantic import ValidationError
 
 from launcher.errors import Problem, RequestError
 from launcher.request.messages import Location, Mistake, described, dotted, in_order, mistake_of, shown
-from launcher.request.parts import FEATURES, INPUT_PATH, OUTPUT_COLUMN, OUTPUTS, PYTHON_URI, Part, Remedy, flavor_of
+from launcher.request.parts import (
+    FEATURES,
+    INPUT_PATH,
+    INPUT_SCHEMA,
+    OUTPUT_COLUMN,
+    OUTPUTS,
+    PYTHON_URI,
+    Part,
+    Remedy,
+    flavor_of,
+)
+from launcher.request.paths import path_fault
+from transforms.typenames import type_named
 
 _Shape = TypeVar("_Shape", bound=Part)
 # Finds what is wrong though each field by itself is of the right type, given the values and where mistakes are known
@@ -86,7 +98,9 @@ def model_mistakes(
     """
     uri, flavor = model.get("uri"), model.get("flavor")
     mistakes = []
-    if isinstance(uri, str) and uri:
+    if isinstance(uri, str) and uri and flavor != "python" and (fault := path_fault(uri)):
+        mistakes.append(Mistake((*at, "uri"), f"is {shown(uri)}, {fault}"))
+    elif isinstance(uri, str) and uri:
         if flavor is None and (*at, "flavor") not in known and flavor_of(uri) is None:
             line = f"is missing and {dotted((*at, 'uri'))} {shown(uri)} does not tell it; use onnx or python"
             mistakes.append(Mistake((*at, "flavor"), line))
@@ -211,6 +225,43 @@ def path_mistakes(
             mistakes.append(Mistake(here, f"is {described(each)}; {INPUT_PATH.text}"))
         elif max_chars is not None and len(each) > max_chars:
             mistakes.append(Mistake(here, f"has {len(each):,} characters; use at most {max_chars:,}"))
+        else:
+            mistakes += place_mistakes(each, here)
+    return mistakes
+
+
+def place_mistakes(path: Any, at: Location, fault_of: Callable[[str], str | None] = path_fault) -> list[Mistake]:
+    """What is wrong with the path that stands at `at`, if it is a text."""
+    fault = fault_of(path) if isinstance(path, str) else None
+    return [Mistake(at, f"is {shown(path)}, {fault}")] if fault else []
+
+
+def schema_mistakes(
+    source: Mapping[Any, Any], at: Location, max_chars: int | None = None, max_columns: int | None = None
+) -> list[Mistake]:
+    """What is wrong with the types of columns of a Parquet input that stands at `at`."""
+    schema, at = source.get("schema"), (*at, "schema")
+    if source.get("source") != "parquet" or schema is None:
+        return []
+    if not isinstance(schema, dict):
+        return [Mistake(at, f"is {described(schema)}; {INPUT_SCHEMA.text}")]
+    if max_columns is not None and len(schema) > max_columns:
+        return [Mistake(at, f"has {len(schema):,} entries; use at most {max_columns:,}")]
+    mistakes = []
+    for name, type in schema.items():
+        here = (*at, str(name))
+        longest = max(len(str(name)), len(type) if isinstance(type, str) else 0)
+        if not isinstance(name, str) or not name:
+            mistakes.append(Mistake(here, f"is {described(name)}; write the name of a column, in quotes"))
+        elif not isinstance(type, str):
+            mistakes.append(Mistake(here, f"is {described(type)}; {INPUT_SCHEMA.each}"))
+        elif max_chars is not None and longest > max_chars:
+            mistakes.append(Mistake(here, f"has {longest:,} characters; use at most {max_chars:,}"))
+        else:
+            try:
+                type_named(type)
+            except ValueError:
+                mistakes.append(Mistake(here, f"is {shown(type)}, which is no type; {INPUT_SCHEMA.each}"))
     return mistakes
 
 

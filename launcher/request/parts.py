@@ -1,12 +1,14 @@
 """What a job's spec may hold, as pydantic reads it; beside each field stands what to write when it is wrong."""
 
 import re
+import warnings
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.spec import Config, Rejects
+from launcher.request.paths import local_path
+from pipelines.spec import Config, ParquetInput, Rejects
 from predictors.base import Features, ModelSpec, Nulls, tupled_names
 from transforms.sinks.mode import Mode
 
@@ -46,6 +48,9 @@ OUTPUT_COLUMN = Remedy("write the name of its column, or a list of names for its
 DATABASE = Remedy("write postgresql://user@host/db or sqlite:///file.db", shows="masked")
 QUERY = Remedy("write one SELECT")
 INPUT_PATH = Remedy("write a file, a glob, a folder, or a list of them")
+INPUT_SCHEMA = Remedy(
+    "write the types of columns as {column: type}", each="write a type as Arrow prints it, such as date32[day]"
+)
 TABLE_NAME = Remedy("write table or schema.table")
 FOLDER = Remedy("write a folder")
 COLUMNS = Remedy("list the input columns to keep; leave it out to keep all", each="write the name of a column")
@@ -82,8 +87,9 @@ class ModelPart(Part):
         """The model, once nothing is wrong with it."""
         flavor = self.flavor or flavor_of(self.uri)
         assert flavor is not None
+        uri = self.uri if flavor == "python" else local_path(self.uri)
         outputs = tupled_names(self.outputs)
-        return ModelSpec(self.uri, flavor, _features(self.features), self.nulls, outputs=outputs, args=self.args)
+        return ModelSpec(uri, flavor, _features(self.features), self.nulls, outputs=outputs, args=self.args)
 
 
 class SqlInputPart(Part):
@@ -94,12 +100,17 @@ class SqlInputPart(Part):
     query: Annotated[_Text, QUERY]
 
 
-class ParquetInputPart(Part):
-    """The rows of Parquet files."""
+with warnings.catch_warnings():
+    # The field is called as a method of old of pydantic's models is, which nothing here calls.
+    warnings.filterwarnings("ignore", message='Field name "schema"')
 
-    source: Literal["parquet"]
-    # Checked by `path_mistakes`: a union's errors name each branch.
-    path: Annotated[Any, INPUT_PATH]
+    class ParquetInputPart(Part):
+        """The rows of Parquet files."""
+
+        source: Literal["parquet"]
+        # Checked by `path_mistakes` and `schema_mistakes`: a union's errors name each branch.
+        path: Annotated[Any, INPUT_PATH]
+        schema: Annotated[Any, INPUT_SCHEMA] = None
 
 
 class TableOutputPart(Part):
@@ -203,3 +214,9 @@ def flavor_of(uri: str) -> Flavor | None:
 def tupled(values: list[str] | None) -> tuple[str, ...] | None:
     """A list as the frozen dataclasses hold it."""
     return None if values is None else tuple(values)
+
+
+def parquet_input(path: Any, schema: Any) -> ParquetInput:
+    """The input that a path or a list of them names, and the types of its columns, once nothing is wrong with them."""
+    paths = (path,) if isinstance(path, str) else tuple(path)
+    return ParquetInput(tuple(map(local_path, paths)), tuple((schema or {}).items()))

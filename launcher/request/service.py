@@ -35,10 +35,13 @@ from launcher.request.checking import (
     model_mistakes,
     part,
     path_mistakes,
+    place_mistakes,
+    schema_mistakes,
     twice_mistakes,
 )
 from launcher.request.messages import Location, Mistake, described, refused
-from launcher.request.parts import Part, flavor_of, tupled
+from launcher.request.parts import Part, flavor_of, parquet_input, tupled
+from launcher.request.paths import local_path
 from launcher.request.reading import json_body
 from launcher.state.job import Status
 from pipelines.spec import Config, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
@@ -199,7 +202,8 @@ def model_request(values: Any) -> ModelRequest:
         RequestError: names every field that is wrong.
     """
     read = _read(RegisteredModelBody, values, "model_id and uri", _model_mistakes)
-    return ModelRequest(read.model_id, read.spec(), read.import_path, read.description)
+    folder = None if read.import_path is None else local_path(read.import_path)
+    return ModelRequest(read.model_id, read.spec(), folder, read.description)
 
 
 def connection_request(values: Any) -> ConnectionRequest:
@@ -249,6 +253,9 @@ def _job_mistakes(values: Mapping[Any, Any], known: set[Location], at: Location,
     has_id, has_model = values.get("model_id") is not None, values.get("model") is not None
     mistakes = model_mistakes(part(values, "model"), known, (*at, "model"), templates, MAX_CHARS, MAX_COLUMNS)
     mistakes += path_mistakes(part(values, "input"), (*at, "input"), MAX_CHARS, MAX_PATHS)
+    mistakes += schema_mistakes(part(values, "input"), (*at, "input"), MAX_CHARS, MAX_COLUMNS)
+    for name in ("output", "rejects"):
+        mistakes += place_mistakes(part(values, name).get("path"), (*at, name, "path"))
     mistakes += twice_mistakes(output.get("columns"), (*at, "output", "columns"), "column")
     mistakes += twice_mistakes(part(values, "webhook").get("events"), (*at, "webhook", "events"), "state")
     if has_id and has_model:
@@ -274,7 +281,7 @@ def _model_mistakes(values: Mapping[Any, Any], known: set[Location]) -> list[Mis
     if values.get("import_path") is not None and flavor == "onnx":
         line = "is where a Python class is imported from, and this is an ONNX model; take it out"
         mistakes.append(Mistake(("import_path",), line))
-    return mistakes
+    return mistakes + place_mistakes(values.get("import_path"), ("import_path",))
 
 
 # --- from what pydantic read to what the service uses --------------------------------------------------------------
@@ -285,7 +292,7 @@ def _job(read: ScheduledJobBody, values: Mapping[str, Any], defaults: Defaults) 
     if isinstance(read.input, SqlInputBody):
         source = SqlInput(read.input.connection or "", read.input.query)
     else:
-        source = ParquetInput((read.input.path,) if isinstance(read.input.path, str) else tuple(read.input.path))
+        source = parquet_input(read.input.path, read.input.schema)
     webhook = None
     if read.webhook:
         webhook = WebhookRequest(read.webhook.url, tuple(read.webhook.events), read.webhook.secret)
@@ -295,7 +302,7 @@ def _job(read: ScheduledJobBody, values: Mapping[str, Any], defaults: Defaults) 
         model=read.model.spec() if read.model else None,
         input=source,
         output=_output(read),
-        rejects=replace(defaults.rejects, **read.rejects.model_dump(exclude_unset=True)),
+        rejects=_rejects(read, defaults),
         config=replace(defaults.config, **read.config.given()),
         schedule=None,
         webhook=webhook,
@@ -305,13 +312,18 @@ def _job(read: ScheduledJobBody, values: Mapping[str, Any], defaults: Defaults) 
     )
 
 
+def _rejects(read: ScheduledJobBody, defaults: Defaults) -> Rejects:
+    rejects = replace(defaults.rejects, **read.rejects.model_dump(exclude_unset=True))
+    return rejects if rejects.path is None else replace(rejects, path=local_path(rejects.path))
+
+
 def _output(read: ScheduledJobBody) -> ParquetOutput | TableOutput | None:
     output = read.output
     if output is None:
         return None
     if isinstance(output, TableOutputBody):
         return TableOutput(output.connection or "", output.table_name, output.mode, tupled(output.columns))
-    return ParquetOutput(output.path or "", output.mode, tupled(output.columns))
+    return ParquetOutput(local_path(output.path or ""), output.mode, tupled(output.columns))
 
 
 def _without_secret(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,13 +1,23 @@
 """A file becomes a job's spec: plain values, defaults filled in, or every mistake that is in it."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from launcher.request.checking import checked, model_mistakes, part, path_mistakes, twice_mistakes
+from launcher.request.checking import (
+    checked,
+    model_mistakes,
+    part,
+    path_mistakes,
+    place_mistakes,
+    schema_mistakes,
+    twice_mistakes,
+)
 from launcher.request.messages import Location, Mistake, described, refused, shown
-from launcher.request.parts import DATABASE, SpecPart, SqlInputPart, TableOutputPart, tupled
+from launcher.request.parts import DATABASE, SpecPart, SqlInputPart, TableOutputPart, parquet_input, tupled
+from launcher.request.paths import at_home, home_fault, local_path
 from launcher.request.reading import load
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.errors import ModelNotLoadable
@@ -99,18 +109,22 @@ def spec_of(values: Mapping[Any, Any]) -> JobSpec:
     if isinstance(read.input, SqlInputPart):
         source = SqlInput(read.input.connection, read.input.query)
     else:
-        source = ParquetInput((read.input.path,) if isinstance(read.input.path, str) else tuple(read.input.path))
+        source = parquet_input(read.input.path, read.input.schema)
+        source = replace(source, path=tuple(map(at_home, source.path)))
     output: TableOutput | ParquetOutput
     if isinstance(read.output, TableOutputPart):
         connection = read.output.connection or (source.connection if isinstance(source, SqlInput) else "")
         output = TableOutput(connection, read.output.table_name, read.output.mode, tupled(read.output.columns))
     else:
-        output = ParquetOutput(read.output.path, read.output.mode, tupled(read.output.columns))
+        output = ParquetOutput(_folder(read.output.path), read.output.mode, tupled(read.output.columns))
+    model = read.model.spec()
     return JobSpec(
-        model=read.model.spec(),
+        model=model if model.flavor == "python" else replace(model, uri=at_home(model.uri)),
         input=source,
         output=output,
-        rejects=Rejects(read.rejects.path, read.rejects.max_reject_ratio),
+        rejects=Rejects(
+            None if read.rejects.path is None else _folder(read.rejects.path), read.rejects.max_reject_ratio
+        ),
         config=Config(**read.config.given()),
     )
 
@@ -134,7 +148,11 @@ def _mistakes(values: Mapping[Any, Any], known: set[Location]) -> list[Mistake]:
     source, output = part(values, "input"), part(values, "output")
     mistakes = model_mistakes(part(values, "model"), known, ("model",), templates=False)
     mistakes += twice_mistakes(output.get("columns"), ("output", "columns"), "column")
-    mistakes += path_mistakes(source, ("input",))
+    mistakes += path_mistakes(source, ("input",)) + schema_mistakes(source, ("input",))
+    for at, path in _paths(values):
+        mistakes += place_mistakes(path, at, home_fault)
+    for name in ("output", "rejects"):
+        mistakes += place_mistakes(part(values, name).get("path"), (name, "path"))
     for name, holder in (("input", source), ("output", output)):
         uri = holder.get("connection")
         if isinstance(uri, str) and uri and not _names_a_database(uri):
@@ -143,6 +161,23 @@ def _mistakes(values: Mapping[Any, Any], known: set[Location]) -> list[Mistake]:
         line = f"is missing, and the input is no database to take it from; {DATABASE.text}"
         mistakes.append(Mistake(("output", "connection"), line))
     return mistakes
+
+
+def _paths(values: Mapping[Any, Any]) -> Iterator[tuple[Location, Any]]:
+    """All paths of a spec, and where they stand."""
+    given, model = part(values, "input").get("path"), part(values, "model")
+    if isinstance(given, list):
+        yield from ((("input", "path", index), path) for index, path in enumerate(given))
+    else:
+        yield ("input", "path"), given
+    yield ("output", "path"), part(values, "output").get("path")
+    yield ("rejects", "path"), part(values, "rejects").get("path")
+    if model.get("flavor") != "python":
+        yield ("model", "uri"), model.get("uri")
+
+
+def _folder(path: str) -> str:
+    return at_home(local_path(path))
 
 
 def _names_a_database(uri: str) -> bool:

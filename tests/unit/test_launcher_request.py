@@ -247,6 +247,65 @@ def test_a_path_is_a_text_or_a_list_of_them(field: str, value: Any, line: str) -
     assert problems(changed(FILES, f"input.{field}", value)) == [line]
 
 
+LOCAL = "write a local path or file:///…, or ./… for a file of that name"
+ONNX = changed(FILES, "model", {"uri": "churn.onnx"})
+
+
+@pytest.mark.parametrize("field", ["model.uri", "input.path", "output.path", "rejects.path"])
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("s3://me:secret@b/out", f"s3://me:*****@b/out, and s3:// is not supported yet; {LOCAL}"),
+        ("GS://b/out", f"GS://b/out, and gs:// is not supported yet; {LOCAL}"),
+        ("abfss:/b/out", f"'abfss:/b/out', and abfss:// is not supported yet; {LOCAL}"),
+        ("https://host/churn.onnx", f"https://host/churn.onnx, and https:// is not supported yet; {LOCAL}"),
+        ("file://host/out",
+         "file://host/out, which names another machine; write file:///folder/file, or the path alone"),
+        ("C:/out", "'C:/out', a path of Windows; write one of this machine, or ./… for a file of that name"),
+        ("~nobody-here/m.onnx", "'~nobody-here/m.onnx', and ~nobody-here is nobody's home folder; write the folder, or "
+         "./… for a file of that name"),
+    ],
+)  # fmt: skip
+def test_a_path_that_is_not_of_this_machine_is_refused_by_its_scheme(field: str, path: str, line: str) -> None:
+    assert problems(changed(ONNX, field, path)) == [f"{field} is {line}"]
+
+
+def test_paths_of_a_spec_may_be_file_urls_and_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    paths = ["file:///data/a%20b/*.parquet", "~/in", "~root/in", "./s3:/x", "./~", "a:b", "x/s3://y", "file:/in"]
+    request = changed(changed(ONNX, "input.path", paths), "output.path", "file://localhost/out")
+    request = changed(changed(request, "rejects.path", "~"), "model.uri", "FILE:///m/churn.onnx")
+
+    spec = spec_of(request)
+
+    home = ["/data/a b/*.parquet", "/home/ada/in", "/root/in"]
+    assert spec.input == ParquetInput((*home, "./s3:/x", "./~", "a:b", "x/s3://y", "/in"))
+    assert (spec.output, spec.rejects.path, spec.model.uri) == (ParquetOutput("/out"), "/home/ada", "/m/churn.onnx")
+
+
+def test_columns_of_files_may_be_given_types() -> None:
+    schema = {"day": "date32[day]", "zip": "string"}
+
+    spec = spec_of(changed(FILES, "input.schema", schema))
+
+    assert spec.input == ParquetInput(("data/*.parquet",), tuple(schema.items()))
+    assert JobSpec.from_json(json.loads(json.dumps(spec.to_json()))) == spec
+
+
+@pytest.mark.parametrize(
+    ("schema", "line"),
+    [
+        (["day"], "input.schema is a list; write the types of columns as {column: type}"),
+        ({"day": "date"}, "input.schema.day is 'date', which is no type; write a type as Arrow prints it, such as "
+         "date32[day]"),
+        ({"day": 3}, "input.schema.day is the number 3; write a type as Arrow prints it, such as date32[day]"),
+        ({"": "string"}, "input.schema.'' is empty; write the name of a column, in quotes"),
+    ],
+)  # fmt: skip
+def test_a_type_that_is_none_is_refused(schema: Any, line: str) -> None:
+    assert problems(changed(FILES, "input.schema", schema)) == [line]
+
+
 @pytest.mark.parametrize(
     ("field", "line"),
     [
@@ -345,7 +404,7 @@ def test_a_character_that_cannot_be_stored_is_refused_wherever_it_is(character: 
 def test_a_yaml_value_that_holds_itself_is_refused() -> None:
     lines = refused("&a {model: *a, input: [*a, *a, *a]}").splitlines()
 
-    assert "input is a list; it is a mapping with source, path, connection and query" in lines
+    assert "input is a list; it is a mapping with source, path, schema, connection and query" in lines
 
 
 def test_a_column_that_is_no_text_is_named_by_its_place() -> None:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from launcher.errors import RequestError
+from launcher.request.paths import path_fault
 from launcher.request.service import (
     ConnectionRequest,
     Defaults,
@@ -395,6 +396,14 @@ def test_a_mistake_in_a_job_is_named_with_its_remedy(field: str, value: Any, lin
         ("schedule.missed", "all", ["schedule.missed is 'all', which is not known here; use run_once or skip"]),
         ("schedule.overlap", "no",
          ["schedule.overlap is 'no', which is not known here; use queue, skip or cancel_running"]),
+        ("output.path", "s3://b/out",
+         ["output.path is s3://b/out, and s3:// is not supported yet; write a local path or file:///…, or ./… for a file "
+          "of that name"]),
+        ("input.path", ["a", "hdfs:/x"],
+         ["input.path[1] is 'hdfs:/x', and hdfs:// is not supported yet; write a local path or file:///…, or ./… for a "
+          "file of that name"]),
+        ("input.schema", {"day": "date"},
+         ["input.schema.day is 'date', which is no type; write a type as Arrow prints it, such as date32[day]"]),
         ("webhook.secret", "hunter2", ["webhook.secret is too short; write at least 8 characters"]),
         ("webhook.secret", 12345678, ["webhook.secret is a number; write at least 8 characters, in quotes"]),
         ("webhook.secret", [SECRET], ["webhook.secret is a list; write at least 8 characters"]),
@@ -424,6 +433,9 @@ def test_a_mistake_in_a_long_job_is_named_with_its_remedy(field: str, value: Any
          ["import_path is where a Python class is imported from, and this is an ONNX model; take it out"]),
         (model_request, MODEL, "features", ["a", "b", "a"],
          ["features names 'a' more than once; name each column once"]),
+        (model_request, MODEL, "uri", "s3://b/churn.onnx",
+         ["uri is s3://b/churn.onnx, and s3:// is not supported yet; write a local path or file:///…, or ./… for a file "
+          "of that name"]),
         (model_request, MODEL, "description", 1,
          ["description is the number 1; write a text, or leave it out, in quotes"]),
         (model_request, MODEL, "feature", [], ["feature is not known; did you mean features?"]),
@@ -517,9 +529,19 @@ JSON_VALUES = st.recursive(
 )
 FIELDS = [
     *("model_id", "model_version", "model", "model.uri", "model.flavor", "model.features", "input", "input.source"),
-    *("input.query", "input.connection", "input.path", "output", "output.destination", "output.path", "output.mode"),
+    *(
+        "input.query",
+        "input.connection",
+        "input.path",
+        "input.schema",
+        "output",
+        "output.destination",
+        "output.path",
+        "output.mode",
+    ),
     *("output.table_name", "output.columns", "output.connection", "rejects", "rejects.path", "config", "config.runner"),
-    *("config.batch_size", "config.max_memory_gb", "schedule", "schedule.cron", "schedule.timezone", "labels", "name"),
+    *("config.batch_size", "config.max_memory_gb", "config.runner", "schedule", "schedule.cron", "schedule.timezone"),
+    *("labels", "name"),
     *("schedule.enabled", "schedule.missed", "webhook.url", "webhook.events", "webhook.x", "labels.a", "extra"),
     *("uri", "flavor", "import_path", "description", "job", "job.model_id", "job.input.path", "job.webhook", "cron"),
 ]
@@ -614,6 +636,7 @@ def test_whatever_a_field_holds_is_taken_or_told(known: tuple[str, dict[str, Any
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=20)
+PATHS = TEXTS.filter(lambda text: path_fault(text) is None)
 COLUMNS = st.lists(TEXTS, max_size=3, unique=True)
 NAMES = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,10}", fullmatch=True)
 
@@ -644,7 +667,10 @@ JOBS = st.builds(
                 {"source": st.just("sql"), "query": TEXTS}, optional={"connection": st.none() | NAMES}
             )
             | st.fixed_dictionaries(
-                {"source": st.just("parquet"), "path": TEXTS | st.lists(TEXTS, min_size=1, max_size=3)}
+                {"source": st.just("parquet"), "path": PATHS | st.lists(PATHS, min_size=1, max_size=3)},
+                optional={
+                    "schema": st.none() | st.dictionaries(TEXTS, st.sampled_from(["date32[day]", "list<a: int8>"]))
+                },
             )
         },
         optional={
@@ -655,9 +681,9 @@ JOBS = st.builds(
             )
             | st.fixed_dictionaries(
                 {"destination": st.just("parquet")},
-                optional={"path": st.none() | TEXTS, "mode": MODES, "columns": COLUMNS},
+                optional={"path": st.none() | PATHS, "mode": MODES, "columns": COLUMNS},
             ),
-            "rejects": some(path=st.none() | TEXTS, max_reject_ratio=st.floats(0, 1) | st.sampled_from([0, 1])),
+            "rejects": some(path=st.none() | PATHS, max_reject_ratio=st.floats(0, 1) | st.sampled_from([0, 1])),
             "config": some(
                 batch_size=st.integers(1, 1_000_000),
                 parallelism=st.integers(1, 256),
