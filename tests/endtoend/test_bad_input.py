@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, save_model
 from launcher.state.job import Job
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
+from tests.encrypting import write_encrypted
 from tests.faults.killing import ForkingSupervisor, finish
 from tests.scenes import SCORES, Doubler, numbered_rows, write_files
 from tests.servers import Postgres
@@ -232,7 +233,11 @@ def cut_short(folder: Path) -> None:
 
 
 def other_columns(folder: Path) -> None:
-    pq.write_table(numbered_rows(5).drop_columns(["value"]), folder / "in" / "in-01.parquet")
+    pq.write_table(pa.table({"id": [1], "value": ["one"]}), folder / "in" / "in-01.parquet")
+
+
+def encrypted_column(folder: Path) -> None:
+    write_encrypted(folder / "in" / "in-01.parquet", numbered_rows(5), ["value"])
 
 
 @pytest.mark.parametrize(
@@ -240,7 +245,14 @@ def other_columns(folder: Path) -> None:
     [
         pytest.param(cut_short, "in/in-01.parquet is not a readable Parquet file", id="truncated file"),
         pytest.param(
-            other_columns, "in/in-01.parquet: column 'value' of in/in-00.parquet is missing", id="another schema"
+            other_columns,
+            "in/in-01.parquet: column 'value' is string, but double in in/in-00.parquet; the model takes it",
+            id="another type",
+        ),
+        pytest.param(
+            encrypted_column,
+            "in/in-01.parquet: column 'value' is encrypted, and Penstock has no key; the model takes it",
+            id="encrypted column",
         ),
     ],
 )

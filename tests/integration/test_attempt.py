@@ -1,5 +1,6 @@
 """An attempt takes up what earlier ones left, whatever that is."""
 
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -18,10 +19,11 @@ from launcher.worker.bound import Bound
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects
 from predictors.base import ModelSpec
 from predictors.errors import ModelNotLoadable, WrongAnswer
+from tests.encrypting import write_encrypted
 from tests.scenes import Doubler, numbered_rows, write_files
 from transforms.batches import Split
 from transforms.counts import Counts
-from transforms.errors import InputChanged, OutputError
+from transforms.errors import InputChanged, InputError, OutputError
 from transforms.publish import AlwaysOpen
 from transforms.sources import base
 
@@ -390,3 +392,82 @@ def test_a_class_gets_nulls_of_columns_that_it_does_not_declare(scored: Callable
     Path("job").mkdir()
 
     assert scored(Careful, 50)["id"].to_pylist()[148:152] == [148, 149, 151, 152]
+
+
+class PerDay(Doubler):
+    """Doubles `value`, on days that are there."""
+
+    input_schema = pa.schema([pa.field("value", pa.float64()), pa.field("day", pa.date32(), nullable=False)])
+
+
+def test_columns_of_folders_are_fed_passed_through_and_kept_with_the_rejects(job: Job) -> None:
+    for day in ("2025-01-01", "__HIVE_DEFAULT_PARTITION__"):
+        write_files(Path("days") / f"day={day}" / "zip=01234", numbered_rows(10, bad=[7]))
+    spec = replace(
+        job.spec,
+        model=ModelSpec(f"{__name__}:PerDay", "python"),
+        input=ParquetInput(("days",), (("day", "date32[day]"),)),
+        output=ParquetOutput("scores", "overwrite", ("id", "day", "zip")),
+        rejects=Rejects("rejects", 1.0),
+    )
+    folder = Path("job").absolute()
+    attempt.prepare(replace(job, spec=spec), folder)
+    # Taken up again, it knows what the folders say.
+    result = attempt.run(attempt.prepare(replace(job, spec=spec), folder), AlwaysOpen())
+
+    day = datetime(2025, 1, 1, tzinfo=UTC).date()
+    scores, rejects = pq.read_table("scores", partitioning=None), pq.read_table("rejects", partitioning=None)
+    assert result.counts == Counts(scored=9, rejected=11)
+    assert (set(scores["day"].to_pylist()), set(scores["zip"].to_pylist())) == ({day}, {"01234"})
+    assert rejects.column_names == ["id", "value", "note", "day", "zip", "position", "error_type", "error"]
+    assert sorted(map(str, rejects["day"].to_pylist())) == [str(day)] + ["None"] * 10
+    assert set(rejects["zip"].to_pylist()) == {"01234"}
+    assert rejects["note"].null_count == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "features", "refusal"),
+    [
+        pytest.param(("id",), ("value",), None, id="plain columns alone"),
+        pytest.param(
+            None, ("value",), "; list the columns to keep in output.columns, without it", id="all passed through"
+        ),
+        pytest.param(("note",), ("value",), "; take it out of output.columns", id="passed through"),
+        pytest.param(("id",), ("value", "note"), "; the model takes it", id="a feature"),
+        pytest.param(("id",), None, "; the class gets every column: list those that it reads in", id="all as features"),
+    ],
+)
+def test_only_wanted_columns_must_not_be_encrypted(
+    job: Job, columns: tuple[str, ...] | None, features: tuple[str, ...] | None, refusal: str | None
+) -> None:
+    Path("secret").mkdir()
+    write_encrypted(Path("secret/a.parquet"), numbered_rows(10), ["note"])
+    spec = replace(
+        job.spec,
+        model=ModelSpec(f"{__name__}:Plain", "python", features),
+        input=ParquetInput(("secret",)),
+        output=ParquetOutput("scores", "overwrite", columns),
+        rejects=Rejects("rejects", 1.0),
+    )
+    folder = Path("job").absolute()
+
+    if refusal is None:
+        result = attempt.run(attempt.prepare(replace(job, spec=spec), folder), AlwaysOpen())
+        assert result.counts == Counts(scored=9, rejected=1)
+        assert pq.read_table("rejects").column_names[:2] == ["id", "value"]
+    else:
+        with pytest.raises(
+            InputError, match=re.escape(f"column 'note' is encrypted, and Penstock has no key{refusal}")
+        ):
+            attempt.prepare(replace(job, spec=spec), folder)
+
+
+class Plain:
+    """Declares no features, and refuses the id 7."""
+
+    output_schema = pa.schema([("score", pa.float64())])
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        if 7.0 in rows["value"].to_pylist():
+            raise ValueError("7 is refused")
+        return pa.record_batch({"score": rows["value"]})

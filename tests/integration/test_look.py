@@ -176,6 +176,20 @@ def test_a_plan_is_exact_and_writes_nothing(place: Place, work: Path) -> None:
     assert not os.path.exists("home")
 
 
+def test_a_plan_says_what_files_lack_and_what_is_passed_over(parquet: Place, work: Path) -> None:
+    (work / "in" / "notes.txt").write_text("no data")
+    pq.write_table(pa.table({"a": pa.array([1], pa.int64()), "b": [0.5]}), work / "in" / "part-0")
+
+    report = look(parquet.spec)
+
+    assert report.rows == ROWS + 1
+    assert [notice.code for notice in report.notices] == [
+        "files_passed_over",
+        "column_missing_in_files",
+        "types_unified",
+    ]
+
+
 @pytest.mark.parametrize("place", ["sqlite", "postgresql"], indirect=True)
 def test_a_plan_of_a_query_without_rows_has_no_predictions(place: Place, work: Path) -> None:
     nothing = replace(place.spec.input, query="SELECT id, a, b FROM numbers WHERE id < 0")

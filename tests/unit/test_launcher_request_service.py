@@ -397,8 +397,8 @@ def test_a_mistake_in_a_job_is_named_with_its_remedy(field: str, value: Any, lin
         ("schedule.overlap", "no",
          ["schedule.overlap is 'no', which is not known here; use queue, skip or cancel_running"]),
         ("output.path", "s3://b/out",
-         ["output.path is s3://b/out, and s3:// is not supported yet; write a local path or file:///…, or ./… for a file "
-          "of that name"]),
+         ["output.path is s3://b/out, and s3:// is not supported yet; write a local path or file:///…, or ./… for a "
+          "file of that name"]),
         ("input.path", ["a", "hdfs:/x"],
          ["input.path[1] is 'hdfs:/x', and hdfs:// is not supported yet; write a local path or file:///…, or ./… for a "
           "file of that name"]),
@@ -434,8 +434,8 @@ def test_a_mistake_in_a_long_job_is_named_with_its_remedy(field: str, value: Any
         (model_request, MODEL, "features", ["a", "b", "a"],
          ["features names 'a' more than once; name each column once"]),
         (model_request, MODEL, "uri", "s3://b/churn.onnx",
-         ["uri is s3://b/churn.onnx, and s3:// is not supported yet; write a local path or file:///…, or ./… for a file "
-          "of that name"]),
+         ["uri is s3://b/churn.onnx, and s3:// is not supported yet; write a local path or file:///…, or ./… for a "
+          "file of that name"]),
         (model_request, MODEL, "description", 1,
          ["description is the number 1; write a text, or leave it out, in quotes"]),
         (model_request, MODEL, "feature", [], ["feature is not known; did you mean features?"]),
@@ -529,20 +529,11 @@ JSON_VALUES = st.recursive(
 )
 FIELDS = [
     *("model_id", "model_version", "model", "model.uri", "model.flavor", "model.features", "input", "input.source"),
-    *(
-        "input.query",
-        "input.connection",
-        "input.path",
-        "input.schema",
-        "output",
-        "output.destination",
-        "output.path",
-        "output.mode",
-    ),
+    *("input.query", "input.connection", "input.path", "input.schema", "output", "output.destination", "output.path"),
+    *("output.mode", "config.batch_size", "config.max_memory_gb", "schedule", "schedule.cron", "schedule.timezone"),
     *("output.table_name", "output.columns", "output.connection", "rejects", "rejects.path", "config", "config.runner"),
-    *("config.batch_size", "config.max_memory_gb", "config.runner", "schedule", "schedule.cron", "schedule.timezone"),
-    *("labels", "name"),
-    *("schedule.enabled", "schedule.missed", "webhook.url", "webhook.events", "webhook.x", "labels.a", "extra"),
+    *("labels", "name", "schedule.enabled", "schedule.missed", "webhook.url", "webhook.events", "webhook.x"),
+    *("labels.a", "extra"),
     *("uri", "flavor", "import_path", "description", "job", "job.model_id", "job.input.path", "job.webhook", "cron"),
 ]
 
