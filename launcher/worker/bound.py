@@ -103,11 +103,14 @@ def _check_closed(spec: JobSpec, predictor: Predictor, source: Source) -> None:
     known: pa.Schema | None = predictor.input_schema
     named += known.names if known is not None else ()
     for name, reason in source.closed.items():
+        remedy = ""
         if name in named:
-            raise InputError(f"{reason}; the model takes it")
-        if spec.output.columns is None:
-            raise InputError(f"{reason}; list the columns to keep in output.columns, without it")
-        if name in spec.output.columns:
-            raise InputError(f"{reason}; take it out of output.columns")
-        if known is None and not named:
-            raise InputError(f"{reason}; the class gets every column: list those that it reads in model.features")
+            remedy = "have the model do without it"
+        elif spec.output.columns is None:
+            remedy = "list the columns to keep in output.columns, without it"
+        elif name in spec.output.columns:
+            remedy = "take it out of output.columns"
+        elif known is None and not named:
+            remedy = "list the columns that the class reads in model.features, without it"
+        if remedy:
+            raise InputError(f"{reason}{', or' if '; ' in reason else ';'} {remedy}")

@@ -246,12 +246,13 @@ def encrypted_column(folder: Path) -> None:
         pytest.param(cut_short, "in/in-01.parquet is not a readable Parquet file", id="truncated file"),
         pytest.param(
             other_columns,
-            "in/in-01.parquet: column 'value' is string, but double in in/in-00.parquet; the model takes it",
+            "in/in-01.parquet: column 'value' is string, but double in in/in-00.parquet; give it a type in "
+            "input.schema, or have the model do without it",
             id="another type",
         ),
         pytest.param(
             encrypted_column,
-            "in/in-01.parquet: column 'value' is encrypted, and Penstock has no key; the model takes it",
+            "in/in-01.parquet: column 'value' is encrypted, and Penstock has no key; have the model do without it",
             id="encrypted column",
         ),
     ],

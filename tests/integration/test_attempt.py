@@ -433,8 +433,8 @@ def test_columns_of_folders_are_fed_passed_through_and_kept_with_the_rejects(job
             None, ("value",), "; list the columns to keep in output.columns, without it", id="all passed through"
         ),
         pytest.param(("note",), ("value",), "; take it out of output.columns", id="passed through"),
-        pytest.param(("id",), ("value", "note"), "; the model takes it", id="a feature"),
-        pytest.param(("id",), None, "; the class gets every column: list those that it reads in", id="all as features"),
+        pytest.param(("id",), ("value", "note"), "; have the model do without it", id="a feature"),
+        pytest.param(("id",), None, "; list the columns that the class reads in model.features", id="all as features"),
     ],
 )
 def test_only_wanted_columns_must_not_be_encrypted(

@@ -211,7 +211,7 @@ class _Column:
                 common = common_type(common, given)
             except NoCommonType:
                 other = next((each for each in having if _are_apart(self.type_in(each), given)), having[0])
-                closed.add(self.name, self._differ(group, other))
+                closed.add(self.name, f"{self._differ(group, other)}; give it a type in input.schema")
                 return None
         if any(self.type_in(group) != common for group in having) and "ns" in units_of(common):
             return self._unit_that_fits(common, closed)
