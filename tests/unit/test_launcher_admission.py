@@ -154,6 +154,21 @@ def test_a_job_waits_in_its_queue_with_all_that_was_asked(world: World) -> None:
     assert world.parts.reasons(job.id) == ["submitted"]
 
 
+def test_paths_of_a_job_may_be_file_urls_and_are_confined_as_others(world: World) -> None:
+    days = world.work / "in days" / "day=1"
+    days.mkdir(parents=True)
+    (world.work / "in.parquet").rename(days / "part-0")
+    given = {"source": "parquet", "path": f"file://{world.work}/in%20days", "schema": {"day": "string"}}
+    output = {"destination": "parquet", "path": f"file://localhost{world.work}/out"}
+
+    job = world.submit({"input": given, "output": output})
+
+    assert job.spec.input == ParquetInput((str(world.work / "in days"),), (("day", "string"),))
+    assert (job.spec.output, job.total_rows) == (ParquetOutput(str(world.work / "out")), 10)
+    assert "outside of the folders" in world.refused({"input": {**given, "path": "file:///etc"}})[0]
+    assert "begins with ~" in world.refused({"input": {**given, "path": "~/in"}})[0]
+
+
 def test_a_job_without_an_output_keeps_its_result_in_its_own_folder(world: World) -> None:
     job = world.submit({})
 
