@@ -6,6 +6,7 @@ import pickle
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -304,6 +305,40 @@ def test_a_nested_or_dictionary_column_is_read_as_it_is(tmp_path: Path) -> None:
     (batch,) = source.read(split, ("s", "l"))
 
     assert batch.rows.to_pylist() == table.to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("type", "values"),
+    [
+        pytest.param(pa.list_(pa.float32(), 2), [[1.0, 2.0], None, [3.0, 4.0]], id="numbers"),
+        pytest.param(pa.list_(pa.timestamp("ns", "UTC"), 1), [None, [7], [8]], id="times of a zone"),
+        pytest.param(pa.list_(pa.list_(pa.int8(), 2), 1), [[[1, 2]], [None], None], id="lists of lists"),
+        pytest.param(
+            pa.struct([("e", pa.list_(pa.uint16(), 2)), ("n", pa.int8())]),
+            [{"e": None, "n": 1}, None, {"e": [1, 2], "n": None}],
+            id="in a struct",
+        ),
+        pytest.param(pa.list_(pa.list_(pa.int32(), 2)), [[None, [1, 2]], [], None], id="in a list"),
+        pytest.param(pa.fixed_shape_tensor(pa.int32(), [2]), [[1, 2], None, [5, 6]], id="tensors"),
+        pytest.param(pa.list_(pa.string(), 1), [["a"], [None], None], id="texts"),
+    ],
+)
+def test_lists_of_a_fixed_size_are_read_though_some_are_null(tmp_path: Path, type: pa.DataType, values: Any) -> None:
+    if isinstance(type, pa.BaseExtensionType):
+        column = pa.ExtensionArray.from_storage(type, pa.array(values, type.storage_type))
+    else:
+        column = pa.array(values, type)
+    table = pa.table({"id": [0, 1, 2], "given": column})
+    pq.write_table(table, tmp_path / "in.parquet", row_group_size=2)
+    source = ParquetSource.open([str(tmp_path)])
+    (split,) = source.plan(["id", "given"], 100)
+
+    read = pa.Table.from_batches([batch.rows for batch in source.read(split, ["id", "given"])])
+    one = source.lookup(split, [1], ["given"])
+
+    assert source.schema.field("given").type == type
+    assert read.equals(table)
+    assert one.column("given").equals(column.slice(1, 1))
 
 
 def test_within_bounds_what_takes_a_files_name_later_is_not_read(folder: Path, tmp_path: Path) -> None:

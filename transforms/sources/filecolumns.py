@@ -10,6 +10,7 @@ from predictors.bounds import Bounds
 from transforms.errors import InputError
 from transforms.sources.conforming import Lossy, conform, conform_exactly
 from transforms.sources.files import Unit, open_file, unreadable
+from transforms.sources.fixedlists import may_have_null_lists, restored
 from transforms.sources.int96 import aligned, all_in_nanoseconds, int96_columns
 from transforms.sources.partitions import partition_of, partition_value
 from transforms.sources.unifying import NoCommonType, common_type
@@ -32,6 +33,7 @@ class FileColumns:
     int96_unit: Unit | None = None
     opened: pq.ParquetFile = field(init=False)
     _said: Mapping[str, pa.Scalar] = field(init=False)
+    _plain_lists: Mapping[str, pa.DataType] = field(init=False)
     _readers: list[tuple[pq.ParquetFile, list[str]]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -41,10 +43,10 @@ class FileColumns:
             for name, value in partition_of(self.file).items()
             if name in self.schema.names
         }
-        own = self.opened.schema_arrow.names
-        self._readers = list(
-            self._by_unit([name for name in self.schema.names if name in own and name not in self._said])
-        )
+        own = self.opened.schema_arrow
+        names = [name for name in self.schema.names if name in own.names and name not in self._said]
+        self._plain_lists = {name: own.field(name).type for name in names if may_have_null_lists(own.field(name))}
+        self._readers = list(self._readers_of(names))
 
     def batches(self, batch_size: int, row_groups: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
         """The rows of some row groups, or of all, in batches of that size or less.
@@ -93,17 +95,20 @@ class FileColumns:
                 raise error.__cause__ from None
             raise
 
-    def _by_unit(self, names: list[str]) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
-        """Readers for the columns of a file: one for each unit of INT96."""
+    def _readers_of(self, names: list[str]) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
+        """Readers for the columns of a file: one for each unit of INT96, and one for lists that may be null."""
         int96 = [name for name in int96_columns(self.opened, self.file, self.within) if name in names]
         units = {name: self.int96_unit or self._unit(name) for name in int96}
         micros = [name for name, unit in units.items() if unit == "us"]
-        others = [name for name in names if name not in micros]
+        lists = [name for name in names if name in self._plain_lists and name not in micros]
+        others = [name for name in names if name not in micros and name not in lists]
         # One reader at least counts the rows.
-        if others or not micros:
+        if others or not (micros or lists):
             yield self.opened, others
         if micros:
             yield open_file(self.file, self.within, "us"), micros
+        if lists:
+            yield open_file(self.file, self.within, plain_lists=True), lists
 
     def _unit(self, name: str) -> Unit:
         """The unit of a column's times of INT96: nanoseconds only where all of them are wanted so."""
@@ -121,6 +126,8 @@ class FileColumns:
             return _repeated(self._said[wanted.name], rows)
         if found is None:
             return pa.nulls(rows, wanted.type)
+        if wanted.name in self._plain_lists:
+            found = restored(found, self._plain_lists[wanted.name])
         try:
             return (
                 conform(found, wanted.type) if _widens(found.type, wanted.type) else conform_exactly(found, wanted.type)

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from predictors.bounds import Bounds, LedElsewhere, at
 from predictors.notices import Notice
 from transforms.errors import InputError
+from transforms.sources.fixedlists import without_arrow_schema
 from transforms.sources.walking import PassedOver, check_time, is_named_parquet, walk_folder, walk_pattern
 
 Unit = Literal["s", "ms", "us", "ns"]
@@ -138,21 +139,24 @@ def _ends_of(fd: int) -> tuple[bytes, bytes]:
     return os.pread(fd, 4, 0), os.pread(fd, 8, max(status.st_size - 8, 0))
 
 
-def open_file(file: str, within: Bounds | None = None, int96_unit: Unit = "ns") -> pq.ParquetFile:
+def open_file(
+    file: str, within: Bounds | None = None, int96_unit: Unit = "ns", plain_lists: bool = False
+) -> pq.ParquetFile:
     """Open a file; only its footer is read. Pages are held against their checksums, where they have any.
 
     Args:
         within: where it has to lie, wherever its name leads; None: anywhere.
         int96_unit: in which times of INT96 are read. Those that do not fit it wrap, or lose digits.
+        plain_lists: whether columns come under the types that Parquet itself has; lists then have no fixed size.
 
     Raises:
         InputError: there is no such file, it lies elsewhere, or it is not readable Parquet.
     """
     try:
         if within is None:
-            return _opened(file, int96_unit)
+            return _opened(file, int96_unit, plain_lists)
         with within.opened(file) as fd:
-            return _opened(at(fd), int96_unit)
+            return _opened(at(fd), int96_unit, plain_lists)
     except LedElsewhere as error:
         # What lies behind a link is not told, not even its name.
         raise InputError(
@@ -164,10 +168,23 @@ def open_file(file: str, within: Bounds | None = None, int96_unit: Unit = "ns") 
         raise _no_parquet(file, within, error) from error
 
 
-def _opened(path: str, int96_unit: Unit) -> pq.ParquetFile:
+def _opened(path: str, int96_unit: Unit, plain_lists: bool) -> pq.ParquetFile:
     return pq.ParquetFile(
-        path, memory_map=True, coerce_int96_timestamp_unit=int96_unit, page_checksum_verification=True
+        path,
+        memory_map=True,
+        coerce_int96_timestamp_unit=int96_unit,
+        page_checksum_verification=True,
+        metadata=without_arrow_schema(_footer(path)) if plain_lists else None,
     )
+
+
+def _footer(path: str) -> bytes:
+    """What stands behind a file's pages, its length and the last four bytes included."""
+    with open(path, "rb") as opened:
+        opened.seek(-8, os.SEEK_END)
+        length = int.from_bytes(opened.read(4), "little") + 8
+        opened.seek(-length, os.SEEK_END)
+        return opened.read()
 
 
 def fingerprint(file: str) -> str:
