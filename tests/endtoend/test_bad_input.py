@@ -182,7 +182,7 @@ def sql(query: str, connection: str = SQLITE) -> SqlInput:
         ),
         pytest.param(
             {"output": ParquetOutput("papers", "overwrite")},
-            "output.path papers holds thesis.doc, which is no Parquet file",
+            "output.path papers holds thesis.doc, which is no file of a result",
             id="destination holds other files",
         ),
         pytest.param(
@@ -207,7 +207,7 @@ def sql(query: str, connection: str = SQLITE) -> SqlInput:
         ),
         pytest.param(
             {"model": ModelSpec("tests.endtoend.test_bad_input:Otherwise", "python")},
-            "the model returned columns (points: double), but promised (score: double)",
+            "it has columns (points: double), and promised are (score: double); return what the output_schema",
             id="another schema",
         ),
     ],

@@ -764,13 +764,7 @@ def test_importing_the_client_loads_nothing_heavy() -> None:
         "typer",
         "yaml",
     ]
-    code = (
-        "import sys, time; began = time.process_time(); from launcher.client import Client; "
-        f"print(time.process_time() - began, sorted(set({heavy}) & set(sys.modules)))"
-    )
-    done = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(3)]
-    seconds, loaded = zip(*(each.stdout.split(" ", 1) for each in done), strict=True)
+    code = f"import sys; from launcher.client import Client; print(sorted(set({heavy}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert set(loaded) == {"[]\n"}
-    # Of the processor: a machine that is busy with something else does not count.
-    assert min(map(float, seconds)) < 0.25
+    assert done.stdout == "[]\n"
