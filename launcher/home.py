@@ -37,6 +37,8 @@ RESERVE_BYTES = 256 * 1024
 MIN_FREE_BYTES = 16 * 1024 * 1024
 # Who looks whether a job lives holds its lock for some microseconds; who wants it tries again for this long.
 LOCK_PATIENCE_S = 0.5
+# In a job's folder: what was noticed of its data, for whoever records how it ended.
+NOTICES_FILE = "notices.json"
 
 
 class JobLock:
@@ -84,6 +86,11 @@ class JobFolder:
     def preparing(self) -> Path:
         """How far the attempt is while `preparing`."""
         return self.path / "preparing.json"
+
+    @property
+    def notices(self) -> Path:
+        """What was noticed of the whole job; there once it was to be published."""
+        return self.path / NOTICES_FILE
 
     @property
     def reserve(self) -> Path:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from launcher.state.job import TERMINAL, Job, Seconds, Status
 from launcher.worker.progress import Live, Snapshot, counts_of, kept_rows
+from predictors.notices import Notice
 from transforms.counts import Counts, bearable_ratio
 
 # Cells of a table are cut to this, so that a row of many columns stays readable.
@@ -55,6 +56,8 @@ class PlanReport(Protocol):
     def memory_bytes(self) -> int: ...
     @property
     def assumptions(self) -> Sequence[str]: ...
+    @property
+    def notices(self) -> Sequence[Notice]: ...
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def job_json(job: Job, live: Live) -> dict[str, Any]:
         "started_at": timestamp(job.started_at),
         "finished_at": timestamp(job.finished_at),
         "error": job.error,
+        "notices": [notice.to_json() for notice in job.notices],
     }
 
 
@@ -257,6 +261,7 @@ def summary(job: Job, live: Live, reasons: Sequence[Reason], log: Path) -> list[
         lines.append(("rejects", str(job.rejects)))
         lines += [("", reason_text(reason)) for reason in reasons]
         lines.append(("look", f"penstock jobs rejects {job.id}"))
+    lines += notice_lines(job.notices)
     return lines + _remedies(job, counts, log)
 
 
@@ -273,6 +278,11 @@ def rows_text(total_rows: int, counts: Counts, kept: int | None) -> str:
         return f"{total_rows:,} = {parts}"
     kept_part = "" if kept is None else f"; {kept:,} are kept"
     return f"{total_rows:,}, of which {counts.total:,} = {parts}{kept_part}"
+
+
+def notice_lines(notices: Iterable[Notice]) -> list[tuple[str, str]]:
+    """What was noticed of a job's data, as labels and texts."""
+    return [("notice" if at == 0 else "", str(notice)) for at, notice in enumerate(notices)]
 
 
 def reason_text(reason: Reason) -> str:
@@ -365,6 +375,7 @@ def plan_json(report: PlanReport) -> dict[str, Any]:
         "seconds": {"low": round(low, 1), "likely": round(report.likely_s, 1), "high": round(high, 1)},
         "memory_bytes": report.memory_bytes,
         "assumptions": list(report.assumptions),
+        "notices": [notice.to_json() for notice in report.notices],
     }
 
 
@@ -379,7 +390,13 @@ def plan_lines(report: PlanReport) -> list[str]:
         *aligned(features, ["feature", "is", "fed as"]),
         "",
     ]
-    return lines + sample_lines(report.output, report.predictions.to_pylist(), report.refused, report.assumptions)
+    lines += sample_lines(report.output, report.predictions.to_pylist(), report.refused, report.assumptions)
+    return lines + noticed_lines(report.notices)
+
+
+def noticed_lines(notices: Sequence[Notice]) -> list[str]:
+    """What was noticed of the data while a plan was made, for people."""
+    return ["", "notices", "", *map(str, notices)] if notices else []
 
 
 def sample_lines(

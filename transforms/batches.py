@@ -71,11 +71,13 @@ class Batch:
         span: which positions these are.
         rows: the rows that were not skipped, in order; at least one column.
         at: int32 offsets of `rows` within the span, ascending; None when no row is missing.
+        notices: what reading these rows found worth a word.
     """
 
     span: Span
     rows: pa.RecordBatch
     at: pa.Int32Array | None = None
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,6 +177,10 @@ def _span_header(span: Span) -> dict[str, Any]:
     return {"split": span.split.to_json(), "start": span.start, "stop": span.stop, "last": span.last}
 
 
+def _notices(header: dict[str, Any]) -> tuple[Notice, ...]:
+    return tuple(map(Notice.from_json, header["notices"]))
+
+
 def _span(header: dict[str, Any]) -> Span:
     return Span(Split.from_json(header["split"]), header["start"], header["stop"], header["last"])
 
@@ -196,12 +202,14 @@ class BatchCoder(beam.coders.Coder):
 
     def encode(self, value: Batch) -> bytes:
         extra = [] if value.at is None else [value.at]
-        return _pack({**_span_header(value.span), "extra": len(extra)}, [_with_column(value.rows, extra)])
+        noticed = [notice.to_json() for notice in value.notices]
+        header = {**_span_header(value.span), "extra": len(extra), "notices": noticed}
+        return _pack(header, [_with_column(value.rows, extra)])
 
     def decode(self, encoded: bytes) -> Batch:
         header, (batch,) = _unpack(encoded)
         rows, extra = _without_columns(batch, header["extra"])
-        return Batch(_span(header), rows, extra[0] if extra else None)
+        return Batch(_span(header), rows, extra[0] if extra else None, _notices(header))
 
     def estimate_size(self, value: Batch) -> int:
         return int(value.rows.nbytes)
@@ -222,7 +230,9 @@ class ScoredSpanCoder(beam.coders.Coder):
         if value.rejected is not None:
             rejected = value.rejected
             batches.append(_with_column(rejected.rows, [rejected.at, rejected.error_type, rejected.error]))
-        return _pack({**_span_header(value.span), "skipped": value.skipped, "extra": len(extra)}, batches)
+        noticed = [notice.to_json() for notice in value.notices]
+        header = {**_span_header(value.span), "skipped": value.skipped, "extra": len(extra), "notices": noticed}
+        return _pack(header, batches)
 
     def decode(self, encoded: bytes) -> ScoredSpan:
         header, (rows, *rest) = _unpack(encoded)
@@ -231,7 +241,8 @@ class ScoredSpanCoder(beam.coders.Coder):
             as_read, (at, error_type, error) = _without_columns(rest[0], 3)
             rejected = Rejected(as_read, at, error_type, error)
         rows, extra = _without_columns(rows, header["extra"])
-        return ScoredSpan(_span(header), rows, rejected, header["skipped"], at=extra[0] if extra else None)
+        at = extra[0] if extra else None
+        return ScoredSpan(_span(header), rows, rejected, header["skipped"], _notices(header), at)
 
     def estimate_size(self, value: ScoredSpan) -> int:
         return int(value.size_bytes)

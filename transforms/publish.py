@@ -1,16 +1,19 @@
 """Publish: the staged result becomes visible, once, if the ledger covers the plan and the rejects are few enough."""
 
 import datetime
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import apache_beam as beam
 
+from predictors.notices import Notice, merged
 from transforms.batches import Split
 from transforms.counts import Counts, bearable_ratio
 from transforms.errors import TooManyRejects
-from transforms.ledger import check_covered
+from transforms.ledger import check_covered, notices_of, write_durably
 from transforms.rejects import RejectFolder
 from transforms.sinks.base import Manifest, Sink
 from transforms.stage import Staged
@@ -46,6 +49,8 @@ class Publication:
         max_reject_ratio: rejected rows borne, as a share of rejected and scored ones.
         gate: asked before anything becomes visible.
         details: for the manifest.
+        notices: what was found while preparing.
+        notices_file: gets these, and what the notes have, before anything becomes visible; None: nobody asks.
     """
 
     job_id: str
@@ -55,6 +60,8 @@ class Publication:
     max_reject_ratio: float
     gate: Gate = AlwaysOpen()
     details: dict[str, Any] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+    notices_file: Path | None = None
 
 
 def publish(job: Publication) -> Counts:
@@ -89,7 +96,10 @@ def _manifest(job: Publication) -> Manifest:
     notes = job.sink.all_notes()
     counts = check_covered(job.splits, notes)
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return Manifest(job.job_id, counts, job.splits, notes, now, job.details)
+    noticed = [notice.to_json() for notice in merged((*job.notices, *notices_of(notes)))]
+    if job.notices_file is not None:
+        write_durably(job.notices_file, json.dumps(noticed).encode())
+    return Manifest(job.job_id, counts, job.splits, notes, now, {**job.details, "notices": noticed})
 
 
 def _too_many(counts: Counts, bound: float) -> str:

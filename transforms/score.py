@@ -67,8 +67,9 @@ def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> Sc
     scored = pa.RecordBatch.from_arrays(columns, schema=schema)
     skipped = batch.span.rows - batch.rows.num_rows
     at = batch.at if batch.at is None or answers.scored is None else pc.take(batch.at, answers.scored)
+    notices = (*batch.notices, *answers.notices)
     if not answers.bad:
-        return ScoredSpan(batch.span, scored, skipped=skipped, at=at)
+        return ScoredSpan(batch.span, scored, skipped=skipped, notices=notices, at=at)
     indices = pa.array([row.row for row in answers.bad], pa.int32())
     rejected = Rejected(
         rows=batch.rows.take(indices),
@@ -76,7 +77,7 @@ def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> Sc
         error_type=pa.array([row.error_type for row in answers.bad], pa.string()),
         error=pa.array([row.error for row in answers.bad], pa.string()),
     )
-    return ScoredSpan(batch.span, scored, rejected, skipped, at=at)
+    return ScoredSpan(batch.span, scored, rejected, skipped, notices, at)
 
 
 def _position(batch: Batch, row: int) -> str:

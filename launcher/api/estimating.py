@@ -22,6 +22,7 @@ def estimate_object(report: dict[str, Any]) -> dict[str, Any]:
             "refused": report["refused"],
         },
         "output": report["output"],
+        "notices": report["notices"],
     }
 
 

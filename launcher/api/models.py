@@ -142,6 +142,14 @@ class JobLinks(Answer):
     results: str
 
 
+class JobNotice(Answer):
+    """What is said about data that was passed over, unified, rounded or clamped."""
+
+    code: Annotated[str, Field(examples=["files_passed_over"])]
+    message: str
+    count: Annotated[int, Field(ge=1, description="Of files, rows or values, as the message says.")]
+
+
 class JobAnswer(Answer):
     """A job."""
 
@@ -167,6 +175,7 @@ class JobAnswer(Answer):
     input_row_count: Rows | None
     estimated_duration_minutes: Annotated[int | None, Field(ge=1, examples=[15])]
     error: Annotated[str | None, Field(description="Why it failed, in one line.")]
+    notices: list[JobNotice]
     output: OutputPlace
     rejects_location: str | None
     created_at: Time
@@ -244,6 +253,7 @@ class EstimateAnswer(Answer):
     assumptions: list[str]
     sample: EstimateSample
     output: list[OutputColumn]
+    notices: list[JobNotice]
 
 
 class ModelAnswer(Answer):

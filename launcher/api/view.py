@@ -67,6 +67,7 @@ def job_object(job: Job, jobs: Path) -> dict[str, Any]:
         "input_row_count": job.total_rows,
         "estimated_duration_minutes": _estimated_minutes(job, completion),
         "error": job.error,
+        "notices": [notice.to_json() for notice in job.notices],
         "output": {"destination": job.spec.output.destination, "location": _output_location(job, base, jobs)},
         "rejects_location": _rejects_location(job, base),
         "created_at": stamp(job.created_at),

@@ -9,6 +9,8 @@ from launcher.report import (
     Reason,
     heading,
     listed,
+    notice_lines,
+    noticed_lines,
     reason_text,
     rows_text,
     sample_lines,
@@ -72,6 +74,7 @@ def summary(status: JobStatus, reasons: Sequence[Reason], words: str, whole: boo
         lines.append(("rejects", _place(status.rejects_location)))
         lines += [("", reason_text(reason)) for reason in reasons]
         lines.append(("look", f"penstock jobs rejects {status.job_id}{words}"))
+    lines += notice_lines(status.notices)
     if status.expired_at is not None:
         lines.append(("expired", f"{second(status.expired_at)}: what the service kept of it is deleted"))
     return lines + _next(status, words)
@@ -127,7 +130,7 @@ def estimate_lines(estimate: Estimate) -> list[str]:
         lines.append(f"memory  about {estimate.memory_gb:.1f} GB")
     output = [(each.column, each.type) for each in estimate.output]
     sample = sample_lines(output, estimate.sample.predictions, estimate.sample.refused, estimate.assumptions)
-    return [*lines, "", *sample, *_of_rejects(estimate)]
+    return [*lines, "", *sample, *noticed_lines(estimate.notices), *_of_rejects(estimate)]
 
 
 def _of_rejects(estimate: Estimate) -> list[str]:

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from launcher.client.errors import AnswerUnreadable
+from predictors.notices import Notice
 
 TERMINAL = frozenset({"completed", "failed", "cancelled"})
 
@@ -53,6 +54,7 @@ class JobStatus:
         rows_per_second: of this attempt.
         estimated_completion: when it is likely to be over.
         error: why it failed, in one line.
+        notices: what is said about its data: passed over, unified, rounded, clamped.
         output: where its result goes.
         rejects_location: where its rejected rows are.
         attempt: 1 for the first.
@@ -80,6 +82,7 @@ class JobStatus:
     created_at: datetime | None
     finished_at: datetime | None
     error: str | None
+    notices: tuple[Notice, ...]
     output: Output
     rejects_location: str | None
     name: str | None
@@ -192,6 +195,7 @@ class Estimate:
         assumptions: what has to hold for that, in words.
         sample: what was tried.
         output: the columns of its result.
+        notices: what is said about its data.
         raw: the answer as it came.
     """
 
@@ -201,6 +205,7 @@ class Estimate:
     assumptions: tuple[str, ...]
     sample: Sample
     output: tuple[Column, ...]
+    notices: tuple[Notice, ...]
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -380,6 +385,7 @@ def read_job(told: Told) -> JobStatus:
         created_at=told.time("created_at"),
         finished_at=told.time("finished_at"),
         error=told.text("error"),
+        notices=_read_notices(told),
         output=Output(output.text("destination"), output.text("location")),
         rejects_location=told.text("rejects_location"),
         name=told.text("name"),
@@ -400,6 +406,12 @@ def read_job(told: Told) -> JobStatus:
         cancel_requested=told.truth("cancel_requested"),
         config=told.mapping("config"),
         raw=told.values,
+    )
+
+
+def _read_notices(told: Told) -> tuple[Notice, ...]:
+    return told.all(
+        "notices", lambda each: Notice(each.needed("code"), each.text("message") or "", each.whole("count") or 1)
     )
 
 
@@ -433,6 +445,7 @@ def read_estimate(told: Told) -> Estimate:
             tuple(map(str, sample.listed("refused"))),
         ),
         told.all("output", lambda column: Column(column.needed("column"), column.needed("type"))),
+        _read_notices(told),
         told.values,
     )
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from launcher.errors import MoveForbidden
 from pipelines.spec import JobSpec
+from predictors.notices import Notice
 from transforms.counts import Counts
 
 Status = Literal["submitted", "preparing", "running", "completing", "completed", "failed", "cancelled"]
@@ -132,6 +133,7 @@ class Job:
         live, live_at: the counters of this attempt, and when they were told.
         shown: rows accounted for, as they were shown last; never fewer are shown again.
         snapshot_rows: rows of the query copied so far, while preparing.
+        notices: what was found about the data: while preparing; once it was to be published, while running, too.
         estimated_minutes: how long it was thought to take when it was submitted.
         keeps_result: the result lies in the job's own folder, and goes with it.
         expired_at: when what the service kept of it was deleted.
@@ -180,6 +182,7 @@ class Job:
     live_at: datetime | None = None
     shown: Counts = Counts()
     snapshot_rows: int | None = None
+    notices: tuple[Notice, ...] = ()
     estimated_minutes: int | None = None
     keeps_result: bool = False
     expired_at: datetime | None = None

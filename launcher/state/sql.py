@@ -36,6 +36,7 @@ from launcher.state.job import (
 )
 from launcher.state.store import Ended, Filter, Position, Rate
 from pipelines.spec import JobSpec
+from predictors.notices import Notice
 from transforms.counts import Counts
 
 _jobs, _moves = tables.jobs, tables.moves
@@ -598,6 +599,7 @@ _TO_TEXT: dict[str, Callable[[Any], str | None]] = {
     "seconds": _dumped,
     "live": _dumped,
     "webhook": _dumped,
+    "notices": lambda notices: json.dumps([notice.to_json() for notice in notices]),
     "labels": lambda labels: json.dumps(dict(labels)),
     "times": lambda times: json.dumps({status: at.isoformat() for status, at in times.items()}),
 }
@@ -627,6 +629,7 @@ _FROM_TEXT: dict[str, Callable[[Any], Any]] = {
     "seconds": lambda text: Seconds(**json.loads(text)),
     "live": _live,
     "webhook": _webhook,
+    "notices": lambda text: tuple(map(Notice.from_json, json.loads(text or "[]"))),
     "labels": json.loads,
     "times": lambda text: {status: datetime.fromisoformat(at) for status, at in json.loads(text).items()},
 }

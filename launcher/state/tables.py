@@ -72,6 +72,7 @@ jobs = sa.Table(
     sa.Column("live_at", Utc),
     sa.Column("shown", sa.Text, nullable=False),
     sa.Column("snapshot_rows", sa.BigInteger),
+    sa.Column("notices", sa.Text),
     sa.Column("estimated_minutes", sa.Integer),
     sa.Column("keeps_result", sa.Boolean, nullable=False),
     sa.Column("expired_at", Utc),

@@ -18,6 +18,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from launcher.home import NOTICES_FILE
 from launcher.state.job import Job
 from launcher.worker.apart import check_apart
 from launcher.worker.bound import Bound, bind
@@ -30,7 +31,7 @@ from predictors.base import ModelSpec
 from predictors.bounds import Bounds
 from predictors.crashes import FIRST_ROWS, CrashRecord, SpanName
 from predictors.errors import ModelNotLoadable, PredictorError
-from predictors.notices import merged
+from predictors.notices import Notice, merged
 from predictors.pool.inline import threads_of
 from predictors.registry import make_predictor
 from transforms.batches import Split
@@ -68,6 +69,7 @@ class Prepared:
         telemetry: where the counters go.
         in_flight_share: of the spans that are in flight at once; less after an attempt that ran out of memory.
         crashes: what is known of earlier attempts that died while the model was called.
+        notices: what was found about the data while preparing, by this attempt or the one that planned.
     """
 
     spec: JobSpec
@@ -80,6 +82,7 @@ class Prepared:
     telemetry: Telemetry
     in_flight_share: float
     crashes: CrashRecord
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,7 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
             "notices": [notice.to_json() for notice in merged(noticed)],
         }
         write_durably(plan_file, json.dumps(stored).encode())
-    splits = _splits(stored)
-    details = {"model": {"uri": spec.model.uri, "sha256": model_sha256}}
-    publication = Publication(job.id, sink, rejects, splits, spec.rejects.max_reject_ratio, details=details)
+    publication = _publication(job, folder, stored, sink, rejects)
     already = count(sink.all_notes())
     return _prepared(job, folder, publication, already, bound)
 
@@ -204,10 +205,22 @@ def _longest_span(split: Split) -> int:
 def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, within: Bounds | None) -> Prepared:
     """What is left to do where an earlier attempt was cut off behind publishing; neither model nor input is needed."""
     rejects = make_rejects(job.spec, job.id, folder, _closed_input(stored["input"]), within)
-    details = {"model": {"uri": job.spec.model.uri, "sha256": stored["model_sha256"]}}
-    ratio = job.spec.rejects.max_reject_ratio
-    publication = Publication(job.id, sink, rejects, _splits(stored), ratio, details=details)
+    publication = _publication(job, folder, stored, sink, rejects)
     return _prepared(job, folder, publication, sink.published() or Counts(), None)
+
+
+def _publication(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, rejects: RejectFolder) -> Publication:
+    return Publication(
+        job.id,
+        sink,
+        rejects,
+        _splits(stored),
+        job.spec.rejects.max_reject_ratio,
+        details={"model": {"uri": job.spec.model.uri, "sha256": stored["model_sha256"]}},
+        # A plan of a version that knew none has none.
+        notices=tuple(map(Notice.from_json, stored.get("notices", ()))),
+        notices_file=folder / NOTICES_FILE,
+    )
 
 
 def _prepared(job: Job, folder: Path, publication: Publication, already: Counts, bound: Bound | None) -> Prepared:
@@ -222,6 +235,7 @@ def _prepared(job: Job, folder: Path, publication: Publication, already: Counts,
         telemetry=Telemetry(str(folder / "progress"), job.attempt),
         in_flight_share=0.5**job.memory_strikes,
         crashes=CrashRecord(folder),
+        notices=publication.notices,
     )
 
 

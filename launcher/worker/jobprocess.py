@@ -14,6 +14,7 @@ import contextlib
 import faulthandler
 import functools
 import importlib
+import json
 import logging
 import os
 import sys
@@ -57,6 +58,7 @@ from pipelines.spec import JobSpec, SqlInput, TableOutput
 from predictors.bounds import Bounds
 from predictors.crashes import CrashRecord
 from predictors.errors import PredictorError
+from predictors.notices import Notice
 from transforms.errors import Cancelled, InputError, PipelineError
 
 # How long a publish that has begun may go on once the process has heard of a cancel, within a second; the job has to be
@@ -152,6 +154,7 @@ class JobProcess:
             output=prepared.output,
             rejects=prepared.rejects,
             already=prepared.already,
+            notices=prepared.notices,
         )
         result = attempt.run(prepared, JobGate(self._home, job.id, job.attempt, self._open_store))
         if self._store.get(job.id).status == "running":
@@ -163,6 +166,7 @@ class JobProcess:
             "published",
             outcome=result.outcome,
             counts=result.counts,
+            **self._noticed(),
             live=live,
             seconds=replace(self._seconds(live), **result.seconds),
         )
@@ -339,7 +343,15 @@ class JobProcess:
     def _so_far(self) -> dict[str, Any]:
         live = self._pulse.live()
         counts = counts_of(self._job, live) if self._job.has_run or self._job.shown.total else None
-        return {"counts": counts, "live": live, "seconds": self._seconds(live)}
+        return {"counts": counts, "live": live, "seconds": self._seconds(live), **self._noticed()}
+
+    def _noticed(self) -> dict[str, Any]:
+        """What was noticed of the whole job, as a change to its record; none before it was to be published."""
+        try:
+            values = json.loads(self._folder.notices.read_bytes())
+        except OSError:
+            return {}
+        return {"notices": tuple(map(Notice.from_json, values))}
 
     def _seconds(self, live: Live) -> Seconds:
         moves = self._with_reserve(lambda: self._store.moves(self._job.id))

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from predictors.notices import Notice
 from transforms.batches import Rejected, ScoredSpan, Span, Split
 from transforms.counts import Counts
 from transforms.errors import OutputError
@@ -33,6 +34,10 @@ def rows_of(first_id: int, count: int) -> pa.RecordBatch:
     return pa.record_batch([pa.array(ids), pa.array((ids % 1024 / 8).astype("f4")), names], schema=SCHEMA)
 
 
+# Of every span that `spans_of` makes.
+NOTICED = Notice("not_finite", 'column "score" has ü, NaN', 2)
+
+
 def spans_of(split: Split, rejected: int = 0) -> list[ScoredSpan]:
     """The spans of `split` as scoring leaves them; the first `rejected` rows of each are rejected."""
     assert split.rows is not None
@@ -45,7 +50,8 @@ def spans_of(split: Split, rejected: int = 0) -> list[ScoredSpan]:
             at = pa.array(range(rejected), pa.int32())
             why = pa.array(["ValueError"] * rejected)
             refused = Rejected(rows.slice(0, rejected), at, why, why)
-        spans.append(ScoredSpan(Span(split, start, stop, stop == split.rows), rows.slice(rejected), refused))
+        span = Span(split, start, stop, stop == split.rows)
+        spans.append(ScoredSpan(span, rows.slice(rejected), refused, notices=(NOTICED,)))
     return spans
 
 
@@ -486,6 +492,7 @@ class SinkContract(ABC):
             ("000001", 100, 200, False, 95, 5, 0, "rejects-1"),
             ("000001", 200, 250, True, 45, 5, 0, "rejects-1"),
         ]
+        assert {note.notices for note in sink.all_notes()} == {(NOTICED,)}
 
     def test_writers_that_race_over_the_same_spans_with_other_cuts_stage_each_once(self) -> None:
         splits = [split_of(number, 620, 100) for number in range(12)]

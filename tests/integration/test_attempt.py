@@ -1,5 +1,6 @@
 """An attempt takes up what earlier ones left, whatever that is."""
 
+import json
 import re
 import shutil
 import time
@@ -19,12 +20,14 @@ from launcher.worker.bound import Bound
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects
 from predictors.base import ModelSpec
 from predictors.errors import ModelNotLoadable, WrongAnswer
+from predictors.notices import Notice
 from tests.encrypting import write_encrypted
 from tests.scenes import Doubler, numbered_rows, write_files
 from transforms.batches import Split
 from transforms.counts import Counts
 from transforms.errors import InputChanged, InputError, OutputError
 from transforms.publish import AlwaysOpen
+from transforms.sinks.manifest import read_manifest
 from transforms.sources import base
 
 
@@ -69,6 +72,23 @@ def test_after_a_kill_behind_publishing_only_the_tidying_is_done(job: Job, monke
     assert sorted(path.stat().st_ino for path in Path("scores").iterdir()) == before
     assert pq.read_table("rejects")["id"].to_pylist() == [7]
     assert not Path(".scores.penstock-batch-1").exists()
+
+
+def test_what_was_noticed_is_planned_published_and_left_for_the_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, passed_over = Path("job").absolute(), Notice("files_passed_over", "in/notes.txt is no Parquet file")
+    opened = attempt._open_input
+    monkeypatch.setattr(attempt, "_open_input", lambda *given: replace(opened(*given), notices=(passed_over,)))
+    attempt.prepare(job, folder)
+
+    # Another attempt opens nothing anew.
+    prepared = attempt.prepare(job, folder)
+    attempt.run(prepared, AlwaysOpen())
+
+    assert prepared.notices == (passed_over,)
+    assert json.loads((folder / "notices.json").read_bytes()) == [passed_over.to_json()]
+    manifest = read_manifest(Path("scores"))
+    assert manifest is not None
+    assert manifest["notices"] == [passed_over.to_json()]
 
 
 def test_the_stored_plan_is_used_and_a_changed_input_is_named(job: Job) -> None:

@@ -76,7 +76,8 @@ class _Migrations:
         with database.transaction() as connection:
             # As the first version had it.
             connection.execute(sa.text("DROP INDEX ix_jobs_untidied"))
-            connection.execute(sa.text("ALTER TABLE jobs DROP COLUMN tidied_at"))
+            for column in ("tidied_at", "notices"):
+                connection.execute(sa.text(f"ALTER TABLE jobs DROP COLUMN {column}"))
             connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
 
         again = SqlJobStore(open_database())

@@ -7,8 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from predictors.notices import Notice
 from transforms.batches import Batch, BatchCoder, Rejected, ScoredSpan, ScoredSpanCoder, Span, Split, SplitCoder
 
+NOTICES = (Notice("not_finite", "column score: NaN", 3),)
 SPLIT = Split("000001", "data/a.parquet", 700, 300, 100, "12:34", "2+1")
 ROWS = pa.record_batch({"id": pa.array([1, 2, 3]), "id ": ["a", None, "ü"], "list": [[1.5], [], None]})
 
@@ -35,12 +37,12 @@ def test_a_split_survives_its_coder() -> None:
     ],
 )
 def test_a_batch_survives_its_coder(rows: pa.RecordBatch, at: pa.Array | None) -> None:
-    batch = Batch(Span(SPLIT, 100, 110, last=False), rows, at)
+    batch = Batch(Span(SPLIT, 100, 110, last=False), rows, at, NOTICES)
     coder = BatchCoder()
 
     again = coder.decode(coder.encode(batch))
 
-    assert (again.span, again.at) == (batch.span, batch.at)
+    assert (again.span, again.at, again.notices) == (batch.span, batch.at, NOTICES)
     assert again.rows.schema == batch.rows.schema
     assert again.rows.to_pylist() == batch.rows.to_pylist()
 
@@ -49,12 +51,13 @@ def test_a_batch_survives_its_coder(rows: pa.RecordBatch, at: pa.Array | None) -
 def test_a_scored_span_survives_its_coder(refused: bool) -> None:
     rejected = Rejected(ROWS, pa.array([1, 3, 5], pa.int32()), pa.array(["A", "B", "C"]), pa.array(["x", "", "y"]))
     span = Span(SPLIT, 200, 210, last=True)
-    scored = ScoredSpan(span, ROWS.slice(1, 2), rejected if refused else None, skipped=5)
+    scored = ScoredSpan(span, ROWS.slice(1, 2), rejected if refused else None, 5, NOTICES)
     coder = ScoredSpanCoder()
 
     again = coder.decode(coder.encode(scored))
 
     assert (again.span, again.skipped, again.rejected_rows) == (span, 5, 3 if refused else 0)
+    assert again.notices == NOTICES
     assert again.rows.equals(scored.rows)
     if refused:
         assert again.rejected.rows.equals(ROWS)

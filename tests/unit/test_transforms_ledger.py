@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from predictors.notices import Notice
 from transforms.batches import Split
 from transforms.counts import Counts
 from transforms.errors import LedgerError
-from transforms.ledger import FileLedger, Note, check_covered, first_gap, write_durably
+from transforms.ledger import FileLedger, Note, check_covered, first_gap, notices_of, write_durably
 
 SPLIT = Split("000000", "a.parquet", 0, 100, 10, "1:1")
 
@@ -31,6 +32,29 @@ def test_notes_are_read_back_in_the_order_in_which_they_were_made(tmp_path: Path
     assert ledger.add([note(10, 20), note(20, 30)])
     assert ledger.add([note(0, 10)])
     assert [(n.start, n.stop) for n in ledger.noted("000000")] == [(10, 20), (20, 30), (0, 10)]
+
+
+def test_what_was_noticed_is_read_back_with_the_notes_and_added_up(tmp_path: Path) -> None:
+    nan, cut = Notice("not_finite", "column y: NaN", 2), Notice("rounded", "column t: cut to microseconds", 5)
+    ledger = FileLedger(tmp_path)
+    ledger.add([replace(note(10, 20), notices=(cut, nan)), note(20, 30)])
+    ledger.add([replace(note(0, 10), notices=(nan,))])
+
+    assert notices_of(ledger.all_notes()) == (replace(nan, count=4), cut)
+
+
+def test_notes_of_a_version_that_knew_no_notices_are_read(tmp_path: Path) -> None:
+    values = {"split": "0", "start": 0, "stop": 1, "last": True, "scored": 1, "rejected": 0, "skipped": 0}
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "00000000.json").write_text(json.dumps([{**values, "part": "p", "rejects": None}]))
+
+    assert [n.notices for n in FileLedger(tmp_path).all_notes()] == [()]
+
+
+def test_a_notice_is_one_line_that_any_json_can_hold() -> None:
+    notice = Notice("files_passed_over", "odd\0name\n\udcff is  no file")
+
+    assert notice.message == "odd\\0name \\udcff is no file"
 
 
 def test_an_entry_with_one_span_that_is_noted_is_refused_whole(tmp_path: Path) -> None:
