@@ -41,6 +41,7 @@ from transforms.errors import InputChanged, OutputError, PipelineError
 from transforms.ledger import count, write_durably
 from transforms.pending import PENDING
 from transforms.publish import Gate, Publication, publish
+from transforms.rejects import RejectFolder
 from transforms.score import Scoring
 from transforms.sinks.base import Sink
 from transforms.sources.base import Source, cut

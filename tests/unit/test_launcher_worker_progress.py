@@ -207,6 +207,7 @@ def test_a_living_job_as_json() -> None:
         "started_at": "2025-03-15T10:00:00.250Z",
         "finished_at": None,
         "error": None,
+        "notices": [],
     }
 
 
