@@ -7,7 +7,6 @@ may reach; rows are counted, as far as that takes no longer than a second.
 import contextlib
 import hashlib
 import math
-import time
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,6 +34,7 @@ from launcher.estimate.counting import Counting
 from launcher.forks.aside import call_aside
 from launcher.forks.forking import Forks
 from launcher.home import Home
+from launcher.limits import too_many_rows
 from launcher.reach.confined_spec import confine_spec
 from launcher.reach.tenant import DEFAULT_CONNECTION, Reach, connections_of
 from launcher.request.service import JobRequest, WebhookRequest
@@ -49,11 +49,10 @@ from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInp
 from predictors.base import ModelSpec
 from transforms.connection import Connection
 from transforms.errors import ConnectionRefused, InputError, PipelineError
-from transforms.sources.files import named_files
 
 # Whoever submits a job waits for it no longer than this.
 _COUNT_S = 1.0
-# Finding the files that an estimate is of; those of all but absurd patterns are found in a second.
+# Finding and opening the files that an estimate is of; those of all but absurd patterns are found in a second.
 _LOOK_S = 10.0
 # Looking at the data of an estimate takes 2 s by itself, and as long as the database needs for a count.
 _ESTIMATE_S = 60.0
@@ -95,10 +94,18 @@ class Admission:
 
     Args:
         forks: where work that needs Beam is done.
+        looks: where inputs are looked at while somebody waits; without Beam.
     """
 
     def __init__(
-        self, home: Home, store: SqlJobStore, models: Models, reach: Reach, settings: Settings, forks: Forks
+        self,
+        home: Home,
+        store: SqlJobStore,
+        models: Models,
+        reach: Reach,
+        settings: Settings,
+        forks: Forks,
+        looks: Forks,
     ) -> None:
         self._home = home
         self._store = store
@@ -106,7 +113,7 @@ class Admission:
         self._reach = reach
         self._settings = settings
         self._forks = forks
-        self._counting = Counting(forks, str(home.path), settings.job_environment)
+        self._counting = Counting(looks, str(home.path), settings.job_environment)
 
     def submit(
         self,
@@ -235,9 +242,7 @@ class Admission:
         """
         asked = self.look_up(caller, request)
         spec = asked.spec
-        if not self._check_files(caller.tenant, spec, time.monotonic() + _LOOK_S):
-            line = f"names more folders and files than can be looked at in {_LOOK_S:g} s; name fewer"
-            raise RequestError([Problem("input.path", line)])
+        self._check_files(caller.tenant, spec)
         if isinstance(spec.output, ParquetOutput) and not spec.output.path:
             spec = replace(spec, output=replace(spec.output, path=str(self._home.jobs / "none" / "results")))
         arguments = {
@@ -409,7 +414,6 @@ class Admission:
 
     def _count(self, tenant: str, spec: JobSpec) -> int | None:
         connection = None
-        deadline = time.monotonic() + _COUNT_S
         if isinstance(spec.input, SqlInput):
             try:
                 # The path was looked at, and may lead elsewhere by now.
@@ -417,49 +421,39 @@ class Admission:
             except HostUnknown:
                 # For a moment; anything else was refused before.
                 return None
-        elif not self._check_files(tenant, spec, deadline):
-            return None
         try:
-            left_s = max(0.0, deadline - time.monotonic())
             within = self._reach.confinement(tenant).bounds
-            rows = self._counting.rows(tenant, spec.input, left_s, connection, within)
+            rows = self._counting.rows(tenant, spec.input, _COUNT_S, connection, within)
         except ConnectionRefused:
             # Perhaps in a moment; the job will see.
             return None
         except InputError as error:
-            # Its own words begin with the field.
-            raise RequestError([Problem("", str(error))]) from error
+            raise _of_input(error) from error
         except PipelineError as error:
             raise RequestError([Problem("input", str(error))]) from error
         if rows is not None and rows > self._settings.max_input_rows:
             raise self._too_many(rows)
         return rows
 
-    def _check_files(self, tenant: str, spec: JobSpec, deadline: float) -> bool:
-        """Look that no file of the input is a link that leads elsewhere. Returns whether all were looked at in time.
+    def _check_files(self, tenant: str, spec: JobSpec) -> None:
+        """Demand files that can be looked at in time, before more is spent on them.
 
         Raises:
-            RequestError: one is, or there is no file.
+            RequestError: there are too many, or none, or one leads elsewhere.
         """
         if not isinstance(spec.input, ParquetInput):
-            return True
-        confinement = self._reach.confinement(tenant)
+            return
         try:
-            for file in named_files(spec.input.path, deadline, confinement.bounds):
-                confinement.confined_files("input.path", [file])
-        except TimeoutError:
-            return False
-        except PathForbidden as error:
-            raise RequestError([_of_path(error)]) from error
+            within = self._reach.confinement(tenant).bounds
+            in_time = self._counting.can_be_listed(tenant, spec.input, _LOOK_S, within)
         except InputError as error:
-            # Its own words begin with the field.
-            raise RequestError([Problem("", str(error))]) from error
-        return True
+            raise _of_input(error) from error
+        if not in_time:
+            line = f"names more folders and files than can be looked at in {_LOOK_S:g} s; name fewer"
+            raise RequestError([Problem("input.path", line)])
 
     def _too_many(self, rows: int) -> RequestError:
-        most = self._settings.max_input_rows
-        message = f"has {rows:,} rows, and at most {most:,} are taken (BATCH_MAX_INPUT_ROWS); score it in pieces"
-        return RequestError([Problem("input", message)])
+        return RequestError([Problem("input", too_many_rows(rows, self._settings.max_input_rows))])
 
     def _estimated_minutes(self, tenant: str, asked: Asked, rows: int | None) -> int | None:
         """How long jobs of this model took per row so far; whole minutes, rounded up."""
@@ -519,6 +513,12 @@ def _retry_id(job_id: str, n: int) -> str:
 
 def _is_away(error: LauncherError) -> bool:
     return isinstance(error, HostUnknown) and error.for_now
+
+
+def _of_input(error: InputError) -> RequestError:
+    """Its own words begin with the field."""
+    field, _, rest = str(error).partition(" ")
+    return RequestError([Problem(field, rest) if rest.startswith("leads ") else Problem("", str(error))])
 
 
 def _of_path(error: PathForbidden) -> Problem:

@@ -112,6 +112,10 @@ def job_json(job: Job, live: Live) -> dict[str, Any]:
         seconds |= {"read": live.read_s, "score": live.score_s, "write": live.write_s}
     return {
         "job_id": job.id,
+        "name": job.name,
+        "model_id": job.model_id,
+        "model_version": job.model_version,
+        "model_uri": job.spec.model.uri,
         "status": job.status,
         "outcome": job.outcome,
         "progress": {
@@ -137,6 +141,8 @@ def job_json(job: Job, live: Live) -> dict[str, Any]:
 
 def listed(
     job_id: str,
+    name: str | None,
+    model: str | None,
     status: str,
     outcome: str | None,
     created_at: datetime | None,
@@ -148,6 +154,8 @@ def listed(
     """A job's cells in a list of jobs, under `LISTED`."""
     return [
         job_id,
+        name,
+        model,
         f"{status} (rejects)" if outcome == "with_rejects" else status,
         None if created_at is None else second(created_at),
         None if total_rows is None else f"{total_rows:,}",
@@ -157,7 +165,14 @@ def listed(
     ]
 
 
-LISTED = ("job", "status", "created", "rows", "done", "rejected", "output")
+LISTED = ("job", "name", "model", "status", "created", "rows", "done", "rejected", "output")
+
+
+def model_words(model_id: str | None, version: int | None, uri: str | None) -> str | None:
+    """A job's model in a list: its id and version, or the end of its URI, which says which it is."""
+    if model_id is not None:
+        return model_id if version is None else f"{model_id} v{version}"
+    return uri and (uri if len(uri) <= _CELL_CHARS else f"…{uri[1 - _CELL_CHARS :]}")
 
 
 def second(at: datetime) -> str:
@@ -362,6 +377,8 @@ def _is_number(cell: str) -> bool:
 
 def plan_json(report: PlanReport) -> dict[str, Any]:
     """A plan as `--json` prints it."""
+    from launcher.rows.values import as_json_rows  # 0.1 s, and few commands show rows
+
     low, high = report.seconds
     features = [{"column": each.column, "type": each.given, "fed_as": each.fed_as} for each in report.features]
     return {
@@ -369,7 +386,7 @@ def plan_json(report: PlanReport) -> dict[str, Any]:
         "splits": report.splits,
         "features": features,
         "output": [{"column": name, "type": kind} for name, kind in report.output],
-        "predictions": report.predictions.to_pylist(),
+        "predictions": as_json_rows(report.predictions),
         "refused": report.refused,
         "sample_rows": report.sample_rows,
         "seconds": {"low": round(low, 1), "likely": round(report.likely_s, 1), "high": round(high, 1)},
@@ -381,6 +398,8 @@ def plan_json(report: PlanReport) -> dict[str, Any]:
 
 def plan_lines(report: PlanReport) -> list[str]:
     """A plan for people."""
+    from launcher.rows.values import as_shown_rows  # as above
+
     features = ([each.column, each.given, each.fed_as] for each in report.features)
     lines = [
         f"rows    {report.rows:,} in {report.splits:,} {'split' if report.splits == 1 else 'splits'}",
@@ -390,7 +409,7 @@ def plan_lines(report: PlanReport) -> list[str]:
         *aligned(features, ["feature", "is", "fed as"]),
         "",
     ]
-    lines += sample_lines(report.output, report.predictions.to_pylist(), report.refused, report.assumptions)
+    lines += sample_lines(report.output, as_shown_rows(report.predictions), report.refused, report.assumptions)
     return lines + noticed_lines(report.notices)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from launcher import ATTEMPT
 from launcher.admission import Admission
 from launcher.errors import HomeUnusable, LauncherError, StoreUnavailable
-from launcher.forks.forking import PRELOAD, ForkServer
+from launcher.forks.forking import LOOKS_PRELOAD, PRELOAD, ForkServer
 from launcher.forks.processes import machine
 from launcher.home import Home
 from launcher.keyring import Keyring
@@ -54,6 +54,7 @@ class Service:
         keyless: no API key is asked for, until there is one: whoever reaches the service is who started it. None: as
             there is a key in the store, or not.
         preload: what the fork server imports.
+        looks: the server that inputs are looked at in while somebody waits; None: one of its own.
         attempt_module: what makes the attempts of jobs.
 
     Raises:
@@ -69,6 +70,7 @@ class Service:
         keyless: bool | None,
         preload: tuple[str, ...] = PRELOAD,
         attempt_module: str = ATTEMPT,
+        looks: ForkServer | None = None,
     ) -> None:
         self.settings = settings
         self.home = home
@@ -99,7 +101,14 @@ class Service:
             on_exit=self._on_exit,
             on_lost=lambda: self._reaping.wake(),
         )
-        self.admission = Admission(home, self.store, self.models, self.reach, settings, self.forks)
+        self.looks = looks or ForkServer(
+            preload=LOOKS_PRELOAD,
+            environment=settings.job_environment,
+            log=home.path / "lookserver.log",
+            on_exit=lambda pid, returncode: None,
+            on_lost=lambda: None,
+        )
+        self.admission = Admission(home, self.store, self.models, self.reach, settings, self.forks, self.looks)
         self.dispatcher = Dispatcher(
             home,
             self.store,
@@ -137,6 +146,8 @@ class Service:
     def start(self) -> None:
         """Begin. Jobs that still run are adopted, those whose process is gone go on."""
         self._mark = self.home.sign_on(self.id)
+        # First: it is warm within a second, and asked as soon as requests come.
+        self.looks.start()
         self.forks.start()
         if self.tracing is not None:
             self.tracing.start()
@@ -153,6 +164,7 @@ class Service:
             self.dispatcher.leave()
         self.postman.close()
         self.forks.close()
+        self.looks.close()
         if self.tracing is not None:
             with contextlib.suppress(LauncherError):
                 self.tracing.tick()

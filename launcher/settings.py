@@ -1,16 +1,14 @@
 """What the environment says to the service. Read once, when it starts; a value that cannot be is told in one line."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from functools import partial
 
-from launcher.errors import SettingWrong
+from launcher.limits import INPUT_ROWS, PARALLELISM, number_of
 from launcher.traceparent import traces_are_wanted
 from launcher.worker.failures import FIRST_WAIT_S
 from launcher.worker.handover import LEASE_S
-
-_T = TypeVar("_T", int, float)
 
 # What a job's process gets of the service's environment: where programs, libraries and certificates are, how many
 # threads and which devices libraries may use. Whatever else it needs is named in PENSTOCK_JOB_ENVIRONMENT.
@@ -60,25 +58,11 @@ class Settings:
             SettingWrong: names the variable, its value and the bound.
         """
         given = dict(os.environ if environment is None else environment)
-
-        def number(name: str, kind: Callable[[str], _T], least: float, most: float, default: _T) -> _T:
-            text = given.get(name, "").strip()
-            if not text:
-                return default
-            try:
-                value = kind(text)
-            except ValueError:
-                value = kind("-1")
-            # Not so of what is no number, either.
-            if not least <= value <= most:
-                what = "whole number" if kind is int else "number"
-                raise SettingWrong(name, f"is {text[:40]!r}; use a {what} from {least:g} to {most:.0f}")
-            return value
-
+        number = partial(number_of, given)
         return cls(
             max_concurrent_jobs=number("BATCH_MAX_CONCURRENT_JOBS", int, 1, 10_000, cls.max_concurrent_jobs),
-            default_parallelism=number("BATCH_DEFAULT_PARALLELISM", int, 1, 256, cls.default_parallelism),
-            max_input_rows=number("BATCH_MAX_INPUT_ROWS", int, 1, 1e15, cls.max_input_rows),
+            default_parallelism=number(*PARALLELISM, cls.default_parallelism),
+            max_input_rows=number(*INPUT_ROWS, cls.max_input_rows),
             result_ttl_hours=number("BATCH_RESULT_TTL_HOURS", float, 0, 1e6, cls.result_ttl_hours),
             max_jobs=number("PENSTOCK_MAX_JOBS", int, 1, 10_000, cls.max_jobs),
             store_url=given.get("PENSTOCK_STORE") or None,

@@ -102,17 +102,19 @@ class JobSpec:
         def tupled(name: str, part: dict[str, Any]) -> dict[str, Any]:
             return {**part, name: None if part[name] is None else tuple(part[name])}
 
-        source = values["input"]
         output = tupled("columns", values["output"])
         return cls(
             model=ModelSpec.from_json(values["model"]),
-            input=SqlInput(**source) if source["source"] == "sql" else _parquet_input(source),
+            input=input_from_json(values["input"]),
             output=TableOutput(**output) if output["destination"] == "table" else ParquetOutput(**output),
             rejects=Rejects(**values["rejects"]),
             config=Config(**values["config"]),
         )
 
 
-def _parquet_input(values: dict[str, Any]) -> ParquetInput:
+def input_from_json(values: dict[str, Any]) -> ParquetInput | SqlInput:
+    """The input that `to_json` wrote."""
+    if values["source"] == "sql":
+        return SqlInput(**values)
     schema = tuple((name, type) for name, type in values.get("schema", ()))
     return ParquetInput(**{**values, "path": tuple(values["path"]), "schema": schema})

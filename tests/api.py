@@ -1,6 +1,8 @@
 """The API over a real store, served by a real server in a thread of this process."""
 
+import functools
 import json
+import os
 import socket
 import sqlite3
 import threading
@@ -20,6 +22,7 @@ from starlette.types import ASGIApp
 from launcher.api.app import make_app
 from launcher.api.models import ProblemDetails
 from launcher.api.protocol import Bounds, bounded
+from launcher.forks.forking import LOOKS_PRELOAD, ForkServer
 from launcher.home import Home
 from launcher.service import Service
 from launcher.settings import Settings
@@ -110,6 +113,21 @@ class Api:
             client.close()
 
 
+@functools.cache
+def warm_looks() -> ForkServer:
+    """What looks at inputs for all services of this process, and ends with it."""
+    looks = ForkServer(
+        preload=LOOKS_PRELOAD,
+        environment={"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1])},
+        log=Path(os.devnull),
+        on_exit=lambda pid, code: None,
+        on_lost=lambda: None,
+    )
+    looks.start()
+    assert looks.wait_until_warm(PATIENCE_S)
+    return looks
+
+
 @contextmanager
 def serving(
     folder: Path, *, keyless: bool, store_url: str | None = None, preload: tuple[str, ...] = (), **environment: str
@@ -117,7 +135,7 @@ def serving(
     """Serve an API whose requests may name `folder`/work, in which there are a model and a database.
 
     Args:
-        preload: what the fork server imports, which is warm then, so that queries are counted; nothing: it is not
+        preload: what the fork server imports, which is warm then, as that is which counts; nothing: neither is
             started.
     """
     work = folder / "work"
@@ -130,7 +148,8 @@ def serving(
         database.executemany("INSERT INTO customers VALUES (?, 1, 2, 3)", ((n,) for n in range(ROWS)))
     database.close()
     settings = Settings.from_environment({**environment, "PENSTOCK_STORE": store_url or ""})
-    service = Service(settings, Home(folder / "home"), work, keyless=keyless, preload=preload)
+    looks = warm_looks() if preload else None
+    service = Service(settings, Home(folder / "home"), work, keyless=keyless, preload=preload, looks=looks)
     if preload:
         service.forks.start()
     if not keyless:

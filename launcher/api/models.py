@@ -163,6 +163,7 @@ class JobAnswer(Answer):
     labels: dict[str, str]
     model_id: str | None
     model_version: int | None
+    model_uri: Annotated[str, Field(examples=["/models/churn.onnx"])]
     schedule_id: str | None
     scheduled_at: Annotated[Time | None, Field(description="The time that its schedule made it for.")]
     retry_of: Annotated[str | None, Field(description="The job whose rejected rows it scores again.")]

@@ -20,15 +20,9 @@ from launcher.api.view import JOBS_PATH
 from launcher.errors import ConnectionUnknown, NotNow, Problem, RequestError, ResultGone
 from launcher.joblog import Layout, is_written
 from launcher.rows.rejects import opened_rejects, rejects_path
-from launcher.rows.results import (
-    FolderResult,
-    ResultPlace,
-    TableResult,
-    as_arrow_stream,
-    as_json_rows,
-    result_page,
-)
+from launcher.rows.results import FolderResult, ResultPlace, TableResult, as_arrow_stream, result_page
 from launcher.rows.tablepages import TablesAside
+from launcher.rows.values import as_json_rows
 from launcher.service import Service
 from launcher.state.job import Job
 from pipelines.spec import TableOutput

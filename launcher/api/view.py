@@ -51,6 +51,7 @@ def job_object(job: Job, jobs: Path) -> dict[str, Any]:
         "labels": dict(job.labels),
         "model_id": job.model_id,
         "model_version": job.model_version,
+        "model_uri": job.spec.model.uri,
         "schedule_id": job.schedule_id,
         "scheduled_at": stamp(job.scheduled_at),
         "retry_of": job.retry_of,

@@ -11,9 +11,10 @@ from typing import Any
 
 from launcher import ATTEMPT
 from launcher.cli.exits import DONE, FAILED, INTERRUPTED
-from launcher.errors import StatusUnknown
+from launcher.errors import Problem, RequestError, StatusUnknown
 from launcher.follow import Interrupts, follow
 from launcher.home import Home
+from launcher.limits import LocalSettings, too_many_rows
 from launcher.report import (
     LISTED,
     Reason,
@@ -21,6 +22,7 @@ from launcher.report import (
     dumped,
     job_json,
     listed,
+    model_words,
     plan_json,
     plan_lines,
     progress_line,
@@ -33,14 +35,19 @@ from launcher.state.job import STATUSES, Job, Status
 from launcher.state.sql import SqlJobStore
 from launcher.supervisor import StartedJob, Supervisor
 from launcher.worker.progress import Live
+from pipelines.spec import JobSpec
+from transforms.errors import PipelineError
 
 
 def run(spec: str, as_json: bool, attempt_module: str) -> int:
     """Run a job and wait for its end."""
     from launcher.request.spec import check_names_free, read_spec
 
-    asked = read_spec(spec)
+    settings = LocalSettings.from_environment()
+    asked = read_spec(spec, settings.default_parallelism)
     check_names_free(asked, Path.cwd())
+    if settings.max_input_rows is not None:
+        _check_rows(asked, settings.max_input_rows)
     with _supervisor(attempt_module) as supervisor:
         return _follow(supervisor, lambda: supervisor.submit(asked, Path.cwd()), as_json)
 
@@ -49,13 +56,16 @@ def plan(spec: str, as_json: bool) -> int:
     """Show what a job would do."""
     from launcher.request.spec import check_names_free, read_spec
 
-    asked = read_spec(spec)
+    settings = LocalSettings.from_environment()
+    asked = read_spec(spec, settings.default_parallelism)
     check_names_free(asked, Path.cwd())
     # The modules of a Python model, behind ours.
     sys.path.append(str(Path.cwd()))
     from launcher.estimate.look import look
 
     report = look(asked)
+    if settings.max_input_rows is not None and report.rows > settings.max_input_rows:
+        raise RequestError([Problem("input", too_many_rows(report.rows, settings.max_input_rows))])
     print(dumped(plan_json(report)) if as_json else "\n".join(plan_lines(report)))
     return DONE
 
@@ -109,15 +119,16 @@ def show_job(job_id: str, as_json: bool) -> int:
 def show_rejects(job_id: str, limit: int, as_json: bool) -> int:
     """Show the first rows that a job rejected."""
     from launcher.rows.rejects import first_rejects
+    from launcher.rows.values import as_json_rows, as_shown_rows
 
     with _supervisor() as supervisor:
         rows = first_rejects(supervisor.job(job_id), limit)
     if as_json:
-        print(dumped({"rejects": rows.to_pylist()}))
+        print(dumped({"rejects": as_json_rows(rows)}))
     elif not rows.num_rows:
         print(f"{job_id} rejected no row")
     else:
-        print("\n".join(aligned((row.values() for row in rows.to_pylist()), rows.schema.names)))
+        print("\n".join(aligned((row.values() for row in as_shown_rows(rows)), rows.schema.names)))
     return DONE
 
 
@@ -127,6 +138,22 @@ def delete_job(job_id: str, attempt_module: str) -> int:
         supervisor.delete(job_id)
     print(f"{job_id} is deleted")
     return DONE
+
+
+def _check_rows(spec: JobSpec, most: int) -> None:
+    """Demand that the input has no more rows than are taken. What cannot be counted is for the job to find out.
+
+    Raises:
+        RequestError: it has more.
+    """
+    from launcher.estimate.counting import count_rows
+
+    try:
+        rows = count_rows(spec.input)
+    except PipelineError:
+        return
+    if rows > most:
+        raise RequestError([Problem("input", too_many_rows(rows, most))])
 
 
 @contextmanager
@@ -180,6 +207,8 @@ def _statuses(asked: Sequence[str]) -> list[Status]:
 def _listed(job: Job, told: dict[str, Any]) -> list[str | None]:
     return listed(
         job.id,
+        job.name,
+        model_words(job.model_id, job.model_version, job.spec.model.uri),
         job.status,
         job.outcome,
         job.created_at,

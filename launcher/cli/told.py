@@ -9,6 +9,7 @@ from launcher.report import (
     Reason,
     heading,
     listed,
+    model_words,
     notice_lines,
     noticed_lines,
     reason_text,
@@ -35,6 +36,8 @@ def job_cells(status: JobStatus) -> list[str | None]:
     """A job's cells in a list of jobs."""
     return listed(
         status.job_id,
+        status.name,
+        model_words(status.model_id, status.model_version, status.model_uri),
         status.status,
         status.outcome,
         status.created_at,

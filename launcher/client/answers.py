@@ -89,6 +89,7 @@ class JobStatus:
     labels: Mapping[str, str]
     model_id: str | None
     model_version: int | None
+    model_uri: str | None
     schedule_id: str | None
     scheduled_at: datetime | None
     retry_of: str | None
@@ -392,6 +393,7 @@ def read_job(told: Told) -> JobStatus:
         labels={name: str(value) for name, value in told.mapping("labels").items()},
         model_id=told.text("model_id"),
         model_version=told.whole("model_version"),
+        model_uri=told.text("model_uri"),
         schedule_id=told.text("schedule_id"),
         scheduled_at=told.time("scheduled_at"),
         retry_of=told.text("retry_of"),

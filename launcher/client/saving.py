@@ -29,9 +29,11 @@ def _as_csv_can(table: Any) -> Any:
     """What CSV has no way to write, such as the probabilities of classes, as JSON."""
     import pyarrow as pa
 
+    from launcher.rows.values import json_values
+
     for at, column in enumerate(table.columns):
         if pa.types.is_nested(column.type):
-            texts = [None if value is None else json.dumps(value, default=str) for value in column.to_pylist()]
+            texts = [None if value is None else json.dumps(value) for value in json_values(column)]
             table = table.set_column(at, table.column_names[at], pa.array(texts, pa.string()))
     return table
 

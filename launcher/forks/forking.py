@@ -28,7 +28,7 @@ import psutil
 from launcher.errors import ForkFailed
 from launcher.forks.forkserver import MAX_FDS, Task, encode, receive
 
-__all__ = ["PRELOAD", "Child", "ForkServer", "Forks", "Task"]
+__all__ = ["LOOKS_PRELOAD", "PRELOAD", "Child", "ForkServer", "Forks", "Task"]
 
 # All that an attempt imports. What is missing here each job imports anew; tests/integration/test_forked_jobs.py tells.
 PRELOAD = (
@@ -49,10 +49,20 @@ PRELOAD = (
     # What the launcher asks a database for, aside.
     "launcher.forks.aside",
     "launcher.rows.tablepages",
-    "transforms.sources.counting",
     # The job store's.
     "psycopg",
     "sqlite3",
+)
+
+# What looks at tenants' files, queries and models while somebody waits: no Beam, so that it is warm within a second.
+LOOKS_PRELOAD = (
+    "launcher.forks.aside",
+    "launcher.estimate.counting",
+    "transforms.sources.counting",
+    "adbc_driver_postgresql.dbapi",
+    "adbc_driver_sqlite.dbapi",
+    "sqlglot.dialects.postgres",
+    "sqlglot.dialects.sqlite",
 )
 
 # Between a server that ended and the next: doubled each time, unless the last one lived for longer than the longest.
@@ -81,6 +91,10 @@ class Forks(Protocol):
     @property
     def is_warm(self) -> bool:
         """Whether it has imported all, so that a process is a matter of milliseconds."""
+        ...
+
+    def wait_until_warm(self, timeout_s: float) -> bool:
+        """Wait until it has; returns whether it has."""
         ...
 
     def fork(self, task: Task, fds: tuple[int, ...] = (), timeout_s: float = 60.0) -> Child:
@@ -123,7 +137,7 @@ class ForkServer:
         self._changed = threading.Condition()
         self._running: _Running | None = None
         self._warm: _Running | None = None
-        self._failure: str | None = None
+        self._failure: str | None = "nobody has started it"
         self._closed = False
         self._events: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
         self._threads = [
@@ -133,6 +147,7 @@ class ForkServer:
 
     def start(self) -> None:
         """Start the server. Returns at once; it takes seconds to warm up."""
+        self._failure = None
         for thread in self._threads:
             thread.start()
 

@@ -28,13 +28,16 @@ _MAX_BYTES = 1_000_000
 _SCHEMES = ("postgresql", "postgres", "sqlite")
 
 
-def read_spec(path: str | Path) -> JobSpec:
+def read_spec(path: str | Path, parallelism: int | None = None) -> JobSpec:
     """Read a job's spec from a file of YAML or JSON, `-` being the standard input.
+
+    Args:
+        parallelism: of a job that does not say; None: as `Config` has it.
 
     Raises:
         RequestError: the file cannot be read, or `parse_spec` refuses it.
     """
-    return parse_spec(_text(path), str(path))
+    return parse_spec(_text(path), str(path), parallelism)
 
 
 def read_body(path: str | Path) -> dict[str, Any]:
@@ -68,18 +71,19 @@ def _text(path: str | Path) -> str:
         raise refused(f"{path} is not UTF-8 text (line {line}); save it as UTF-8") from error
 
 
-def parse_spec(text: str, name: str = "the request") -> JobSpec:
+def parse_spec(text: str, name: str = "the request", parallelism: int | None = None) -> JobSpec:
     """Read a job's spec from YAML or JSON.
 
     YAML is read by the rules of its version 1.2: `no`, `on` and dates are text.
 
     Args:
         name: how messages call the text.
+        parallelism: as of `read_spec`.
 
     Raises:
         RequestError: names every field that is wrong.
     """
-    return spec_of(_mapping(text, name))
+    return spec_of(_mapping(text, name), parallelism)
 
 
 def _mapping(text: str, name: str) -> dict[str, Any]:
@@ -98,8 +102,11 @@ def _mapping(text: str, name: str) -> dict[str, Any]:
     return values
 
 
-def spec_of(values: Mapping[Any, Any]) -> JobSpec:
+def spec_of(values: Mapping[Any, Any], parallelism: int | None = None) -> JobSpec:
     """Check a request that was read already.
+
+    Args:
+        parallelism: as of `read_spec`.
 
     Raises:
         RequestError: names every field that is wrong.
@@ -125,7 +132,7 @@ def spec_of(values: Mapping[Any, Any]) -> JobSpec:
         rejects=Rejects(
             None if read.rejects.path is None else _folder(read.rejects.path), read.rejects.max_reject_ratio
         ),
-        config=Config(**read.config.given()),
+        config=Config(**({} if parallelism is None else {"parallelism": parallelism}) | read.config.given()),
     )
 
 

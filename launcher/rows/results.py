@@ -1,14 +1,10 @@
 """Pages of the rows that a finished job published, where it published them, as Arrow and as JSON. Needs no Beam."""
 
-import base64
-import math
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from decimal import Decimal
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +17,11 @@ from launcher.rows.bounds import bounded, rows_at_a_time
 from launcher.rows.tablepages import Rows, read_table_rows
 from predictors.bounds import Bounds, LedElsewhere, at
 from transforms.connection import Connection
-from transforms.sinks.columns import kind_of
 from transforms.sinks.manifest import names_in, publishers, read_manifest
 
 # Rows that are decoded at a time on the way to a page, and bytes that are read: a row group may have a million rows.
 _BATCH_ROWS = 16_384
 _BUFFER_BYTES = 1024 * 1024
-# Digits of a second behind the point, by unit of time.
-_DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 
 
 @dataclass(frozen=True)
@@ -102,17 +95,6 @@ def result_page(place: ResultPlace, offset: int, limit: int, read_table: ReadTab
         return _folder_page(place, offset, limit)
     rows, goes_on = read_table(place.connection, place.table_name, place.job_id, offset, limit)
     return Page(rows, offset + rows.num_rows if goes_on else None)
-
-
-def as_json_rows(table: pa.Table) -> list[dict[str, Any]]:
-    """The rows as objects whose values JSON can say.
-
-    Times are ISO 8601 (with a time zone: in UTC, ending in Z), decimals text with all their digits, bytes base64,
-    NaN and the infinities null. Integers stay integers, also those beyond 2**53, which JavaScript rounds. A map is a
-    list of objects with `key` and `value`.
-    """
-    columns = [[value for chunk in column.chunks for value in _json_values(chunk)] for column in table.columns]
-    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def as_arrow_stream(table: pa.Table) -> bytes:
@@ -282,67 +264,3 @@ def _with_texts(batch: pa.RecordBatch, texts: Sequence[str]) -> Iterator[pa.Reco
         piece = {name: array.slice(start, at_a_time) for name, array in arrays.items()}
         piece |= {name: piece[name].dictionary_decode() for name in numbered}
         yield pa.RecordBatch.from_arrays(list(piece.values()), list(piece))
-
-
-def _json_values(array: pa.Array) -> list[Any]:
-    array = _decoded(array)
-    types = pa.types
-    if types.is_struct(array.type):
-        fields = [_json_values(field) for field in array.flatten()]
-        names = [field.name for field in array.type]
-        return [
-            dict(zip(names, values, strict=True)) if valid else None
-            for valid, *values in zip(array.is_valid().to_pylist(), *fields, strict=True)
-        ]
-    if types.is_map(array.type):
-        pair = pa.struct([("key", array.type.key_type), ("value", array.type.item_type)])
-        array = array.cast(pa.list_(pair))
-    match kind_of(array.type):
-        case "list":
-            items = iter(_json_values(array.flatten()))
-            lengths = pc.list_value_length(array).to_pylist()
-            return [None if length is None else list(islice(items, length)) for length in lengths]
-        case "float":
-            return [value if value is not None and math.isfinite(value) else None for value in array.to_pylist()]
-        case "decimal":
-            return [None if value is None else format(value, "f") for value in array.to_pylist()]
-        case "binary":
-            return [None if value is None else base64.b64encode(value).decode() for value in array.to_pylist()]
-        case "date" | "time":
-            return pc.cast(array, pa.string()).to_pylist()
-        case "timestamp" | "timestamptz":
-            return _iso_times(array)
-        case "duration":
-            return _iso_durations(array)
-        case "null" | "boolean" | "integer" | "string":
-            return array.to_pylist()
-    return [None if value is None else str(value) for value in array.to_pylist()]
-
-
-def _decoded(array: pa.Array) -> pa.Array:
-    """The values themselves, of whatever stands for them."""
-    while True:
-        if isinstance(array.type, pa.BaseExtensionType):
-            array = array.storage
-        elif pa.types.is_dictionary(array.type):
-            array = array.dictionary_decode()
-        elif pa.types.is_run_end_encoded(array.type):
-            array = pc.run_end_decode(array)
-        else:
-            return array
-
-
-def _iso_times(array: pa.Array) -> list[str | None]:
-    if array.type.tz is not None:
-        array = array.cast(pa.timestamp(array.type.unit, "UTC"))
-    text = pc.replace_substring(pc.cast(array, pa.string()), " ", "T")
-    # Of a second only what there is: `12:00:00Z`, but all digits of `12:00:00.500000Z`.
-    return pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1").to_pylist()
-
-
-def _iso_durations(array: pa.Array) -> list[str | None]:
-    digits = _DIGITS[array.type.unit]
-    seconds = [
-        None if value is None else Decimal(value).scaleb(-digits) for value in array.cast(pa.int64()).to_pylist()
-    ]
-    return [None if value is None else f"{'-' * (value < 0)}PT{abs(value).normalize():f}S" for value in seconds]

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,6 +14,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+
+from launcher.cli import main
+from launcher.errors import HomeUnusable
+from launcher.supervisor import Supervisor
+from pipelines.spec import JobSpec
 
 PENSTOCK = str(Path(sys.executable).with_name("penstock"))
 # A loaded machine takes its time to import Beam.
@@ -83,7 +89,7 @@ def test_rows_are_scored_and_every_command_tells_of_it(work: Path) -> None:
     planned = sorted(path.name for path in work.iterdir())
     run = penstock("run", "spec.yaml")
     job_id = run.stdout.split()[0]
-    listed = penstock("jobs", "list", "--json")
+    listed, table = penstock("jobs", "list", "--json"), penstock("jobs", "list")
     shown = penstock("jobs", "show", job_id)
     rejects = penstock("jobs", "rejects", job_id, "--limit", "2")
 
@@ -97,6 +103,9 @@ def test_rows_are_scored_and_every_command_tells_of_it(work: Path) -> None:
     assert_exact()
     (told,) = json.loads(listed.stdout)["jobs"]
     assert (told["job_id"], told["status"], told["outcome"]) == (job_id, "completed", "with_rejects")
+    assert (told["name"], told["model_id"], told["model_uri"]) == (None, None, "models:Sum")
+    assert table.stdout.split("\n")[0].split()[:4] == ["job", "name", "model", "status"]
+    assert table.stdout.split("\n")[1].split()[:3] == [job_id, "models:Sum", "completed"]
     assert told["counts"] == {
         "total_rows": ROWS,
         "scored_rows": ROWS - 30,
@@ -169,6 +178,67 @@ def test_a_wrong_request_starts_nothing(work: Path, changes: dict[str, Any], lin
     assert (run.returncode, run.stdout, run.stderr) == (2, "", f"error: {line}\n")
     assert (plan.returncode, plan.stdout, plan.stderr) == (2, "", f"error: {line}\n")
     assert not (work / "home").exists()
+
+
+@pytest.mark.parametrize("source", ["parquet", "sql"])
+def test_more_rows_than_the_environment_allows_are_a_line_and_no_job(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    with sqlite3.connect("in.db") as database:
+        database.execute("CREATE TABLE numbers AS SELECT 1 AS x, 2 AS y UNION ALL SELECT 3, 4")
+    database.close()
+    query = {"source": "sql", "connection": "sqlite:///in.db", "query": "SELECT * FROM numbers"}
+    spec, rows = (write_spec(), ROWS) if source == "parquet" else (write_spec(input=query), 2)
+    monkeypatch.setenv("BATCH_MAX_INPUT_ROWS", str(rows - 1))
+    code = main(["run", spec])
+    told = capsys.readouterr()
+    listed = main(["jobs", "list", "--json"])
+
+    line = f"has {rows:,} rows, and at most {rows - 1:,} are taken (BATCH_MAX_INPUT_ROWS); score it in pieces"
+    assert (code, told.out, told.err) == (2, "", f"error: input {line}\n")
+    assert (listed, json.loads(capsys.readouterr().out)) == (0, {"jobs": []})
+
+
+@pytest.mark.parametrize(
+    ("given", "config", "parallelism"),
+    [
+        ({}, {}, 4),
+        ({"BATCH_DEFAULT_PARALLELISM": "7"}, {}, 7),
+        ({"BATCH_DEFAULT_PARALLELISM": "7"}, {"parallelism": 3}, 3),
+    ],
+    ids=["neither", "the environment", "the spec"],
+)
+def test_a_job_that_says_no_parallelism_has_that_of_the_environment(
+    work: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, str], config: dict[str, int], parallelism: int
+) -> None:
+    asked: list[JobSpec] = []
+
+    def submit(self: Supervisor, spec: JobSpec, folder: Path) -> Any:
+        asked.append(spec)
+        raise HomeUnusable("far enough")
+
+    for name in ("BATCH_DEFAULT_PARALLELISM", "BATCH_MAX_INPUT_ROWS"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    # As many rows as there are, so that the job is taken.
+    monkeypatch.setenv("BATCH_MAX_INPUT_ROWS", str(ROWS))
+    monkeypatch.setattr(Supervisor, "submit", submit)
+    main(["run", write_spec(config=config)])
+
+    assert [spec.config.parallelism for spec in asked] == [parallelism]
+
+
+def test_a_limit_that_is_no_number_is_a_line_and_2(
+    work: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("BATCH_MAX_INPUT_ROWS", "many")
+    code = main(["run", write_spec()])
+
+    assert (code, capsys.readouterr().err) == (
+        2,
+        "error: BATCH_MAX_INPUT_ROWS is 'many'; use a whole number from 1 to 1000000000000000\n",
+    )
 
 
 def test_a_plan_that_cannot_be_run_says_why_in_a_line(work: Path) -> None:

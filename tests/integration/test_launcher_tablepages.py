@@ -12,8 +12,9 @@ import pytest
 
 from launcher.errors import ForkFailed, ResultGone, ResultUnreadable
 from launcher.forks.forking import ForkServer
-from launcher.rows.results import TableResult, as_json_rows, result_page
+from launcher.rows.results import TableResult, result_page
 from launcher.rows.tablepages import TablesAside
+from launcher.rows.values import as_json_rows
 from tests.api import ASIDE
 from tests.contract.sinks import manifest_of, rows_of, split_of
 from tests.mute import mute_postgres

@@ -111,6 +111,9 @@ class FakeForks:
     on_fork: Callable[[Task], object] = lambda task: None
     is_warm: bool = True
 
+    def wait_until_warm(self, timeout_s: float) -> bool:
+        return self.is_warm
+
     def fork(self, task: Task, fds: tuple[int, ...] = (), timeout_s: float = 60.0) -> Child:
         self.on_fork(task)
         if self.failures:

@@ -15,7 +15,7 @@ import pytest
 
 from launcher.admission import Admission, Caller
 from launcher.errors import JobUnknown, NotNow, RequestError, RoleLacking, StoreUnavailable
-from launcher.forks.forking import ForkServer
+from launcher.forks.forking import LOOKS_PRELOAD, ForkServer
 from launcher.reach.tenant import Reach
 from launcher.request.service import Defaults, JobRequest, job_request
 from launcher.settings import Settings
@@ -24,7 +24,6 @@ from launcher.state.keys import Role
 from launcher.state.registry import Connections, Models
 from pipelines.spec import ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
-from tests.api import ASIDE
 from tests.unit.launcher_parts import Parts, parts, warm_forks
 from transforms.counts import Counts
 
@@ -56,7 +55,7 @@ class World:
     def admission(self) -> Admission:
         settings = Settings(**self.settings)
         reach = Reach(settings, self.connections, self.parts.home.path, self.work, lambda: self.keyless)
-        return Admission(self.parts.home, self.parts.store, self.models, reach, settings, self.forks)
+        return Admission(self.parts.home, self.parts.store, self.models, reach, settings, self.forks, self.forks)
 
     def submit(self, body: Mapping[str, Any], tenant: str = "acme", role: Role = "submitter", **options: Any) -> Job:
         return self.admission.submit(Caller(tenant, role), request(body), **options)
@@ -80,8 +79,8 @@ def write_rows(path: Path, rows: int) -> None:
 
 @pytest.fixture(scope="module")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    """Counts queries."""
-    with warm_forks(tmp_path_factory.mktemp("forks"), *ASIDE) as server:
+    """Counts inputs."""
+    with warm_forks(tmp_path_factory.mktemp("forks"), *LOOKS_PRELOAD) as server:
         yield server
 
 

@@ -1,5 +1,6 @@
 """Counting the rows of an input: exact or not at all, in time, without Beam, and with a job's own messages."""
 
+import os
 import socket
 import sqlite3
 import subprocess
@@ -19,14 +20,13 @@ import pytest
 
 from launcher.errors import ForkFailed
 from launcher.estimate.counting import Counting
-from launcher.forks.forking import ForkServer
+from launcher.forks.forking import LOOKS_PRELOAD, ForkServer
 from pipelines.spec import ParquetInput, SqlInput
 from predictors.bounds import Bounds
-from tests.api import ASIDE
 from tests.mute import mute_postgres
 from tests.scenes import numbered_rows, write_files
 from tests.servers import Postgres
-from tests.unit.launcher_parts import FakeForks, warm_forks
+from tests.unit.launcher_parts import ROOT, FakeForks, warm_forks
 from transforms.connection import Connection
 from transforms.errors import ConnectionRefused, InputError
 from transforms.sources.counting import count_soon
@@ -69,7 +69,7 @@ def uri(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
-    with warm_forks(tmp_path_factory.mktemp("forks"), *ASIDE) as server:
+    with warm_forks(tmp_path_factory.mktemp("forks"), *LOOKS_PRELOAD) as server:
         yield server
 
 
@@ -96,10 +96,10 @@ def await_that(holds: Callable[[], bool]) -> None:
 def test_no_count_imports_beam(parquet: Path, uri: str) -> None:
     program = (
         "import sys\n"
-        "from launcher.estimate.counting import Counting\n"
-        "from tests.unit.launcher_parts import FakeForks\n"
-        "from pipelines.spec import ParquetInput, SqlInput\n"
-        f"print(Counting(FakeForks(), '/', {{}}).rows('acme', ParquetInput(({str(parquet)!r},)), 60))\n"
+        "from dataclasses import asdict\n"
+        "from launcher.estimate.counting import count_files_soon\n"
+        "from pipelines.spec import ParquetInput\n"
+        f"print(count_files_soon(asdict(ParquetInput(({str(parquet)!r},))), None, 60))\n"
         "from transforms.sources.counting import count_soon\n"
         f"print(count_soon({{'template': {uri!r}}}, 'SELECT n FROM numbers', 60))\n"
         "print([name for name in sys.modules if name.partition('.')[0] == 'apache_beam'])\n"
@@ -254,12 +254,17 @@ def test_a_locked_file_is_not_waited_for_longer(counting: Counting, sqlite: str)
     other.close()
 
 
-def test_nothing_of_a_database_is_touched_here(counting: Counting, uri: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_an_input_is_touched_here(
+    counting: Counting, parquet: Path, uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def here(*_: Any, **__: Any) -> Any:
         raise AssertionError("opened in the launcher itself")
 
-    monkeypatch.setattr(sqlite3, "connect", here)
+    for name in ("launcher.estimate.counting.named_files", "launcher.estimate.counting.open_file", "sqlite3.connect"):
+        monkeypatch.setattr(name, here)
     monkeypatch.setattr(Connection, "open", here)
+
+    assert counting.rows("acme", ParquetInput((str(parquet),)), AMPLE_S) == 2500
 
     assert counting.rows("acme", SqlInput(uri, "SELECT n FROM numbers"), AMPLE_S) == 1000
 
@@ -299,7 +304,7 @@ def test_a_database_that_is_pinned_is_so_there_too(counting: Counting, sqlite: s
         counting.rows("acme", query, AMPLE_S, Connection(uri, pinned=True))
 
 
-def test_a_query_is_not_counted_while_nobody_can_fork(sqlite: str) -> None:
+def test_nothing_is_counted_while_nobody_can_fork(sqlite: str) -> None:
     query = SqlInput(sqlite, "SELECT n FROM numbers")
     cold, broken = FakeForks(is_warm=False), FakeForks([ForkFailed("no room for a process")])
 
@@ -308,7 +313,11 @@ def test_a_query_is_not_counted_while_nobody_can_fork(sqlite: str) -> None:
     assert Counting(broken, "/", {}).rows("acme", query, AMPLE_S) is None
 
 
-def test_a_tenant_whose_counts_take_long_has_few_at_once_and_others_have_theirs(sqlite: str) -> None:
+def test_a_tenant_whose_counts_take_long_has_few_at_once_and_the_next_has_its_turn(
+    sqlite: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launcher.estimate.counting._AT_ONCE", 4)
+    monkeypatch.setattr("launcher.estimate.counting._TURN_S", AMPLE_S)
     query, at_it, go_on = SqlInput(sqlite, "SELECT n FROM numbers"), threading.Semaphore(0), threading.Event()
 
     def slow(_: Any) -> None:
@@ -317,17 +326,49 @@ def test_a_tenant_whose_counts_take_long_has_few_at_once_and_others_have_theirs(
         raise ForkFailed("enough")
 
     counting = Counting(FakeForks(on_fork=slow), "/", {})
-    with ThreadPoolExecutor(5) as threads:
+    with ThreadPoolExecutor(6) as threads:
         for _ in range(4):
             threads.submit(counting.rows, "acme", query, AMPLE_S)
             assert at_it.acquire(timeout=AMPLE_S)
-        fifth = counting.rows("acme", query, AMPLE_S)
-        was_asked = at_it.acquire(blocking=False)
         threads.submit(counting.rows, "globex", query, AMPLE_S)
         others_are = at_it.acquire(timeout=AMPLE_S)
+        threads.submit(counting.rows, "acme", query, AMPLE_S)
+        fifth_is = at_it.acquire(timeout=0.05)
         go_on.set()
+        has_its_turn = at_it.acquire(timeout=AMPLE_S)
 
-    assert (fifth, was_asked, others_are) == (None, False, True)
+    assert (others_are, fifth_is, has_its_turn) == (True, False, True)
+
+
+def test_a_tenant_s_counts_that_take_long_keep_none_that_is_short_from_being_made(
+    counting: Counting, postgresql: str
+) -> None:
+    endless, short = SqlInput(postgresql, "SELECT pg_sleep(600) FROM numbers"), SqlInput(postgresql, "SELECT 1")
+    with ThreadPoolExecutor(9) as threads:
+        long = [threads.submit(counting.rows, "acme", endless, 0.5) for _ in range(8)]
+        rows = threads.submit(counting.rows, "acme", short, AMPLE_S).result()
+
+    assert rows == 1
+    assert [each.result() for each in long] == [None] * 8
+
+
+def test_a_server_that_is_cold_is_waited_for(tmp_path: Path, parquet: Path) -> None:
+    cold = ForkServer(
+        preload=LOOKS_PRELOAD,
+        environment={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+        log=tmp_path / "looks.log",
+        on_exit=lambda pid, code: None,
+        on_lost=lambda: None,
+    )
+    counting = Counting(cold, str(tmp_path), {})
+    unstarted = counting.rows("acme", ParquetInput((str(parquet),)), AMPLE_S)
+    cold.start()
+    try:
+        rows = counting.rows("acme", ParquetInput((str(parquet),)), AMPLE_S)
+    finally:
+        cold.close()
+
+    assert (unstarted, rows) == (None, 2500)
 
 
 def test_counting_changes_no_file_and_makes_none(counting: Counting, sqlite: str, tmp_path: Path) -> None:

@@ -221,7 +221,8 @@ def test_without_a_server_jobs_are_those_of_this_machine(
 
 
 def test_jobs_are_listed_as_a_table_or_as_the_service_tells_them(service: Stage, capsys: Captured) -> None:
-    service.on("GET", BATCH, Reply(200, {"jobs": [job(new="key"), job(job_id="batch-2")], "next_cursor": "c"}))
+    named = {"name": "all", "model_id": "churn", "model_version": 3, "model_uri": "/models/churn.onnx"}
+    service.on("GET", BATCH, Reply(200, {"jobs": [job(new="key", **named), job(job_id="batch-2")], "next_cursor": "c"}))
     code = main(["jobs", "list", "--limit", "1", "--status", "completed", "--since", "2025-03-15"])
     table = capsys.readouterr()
     main(["jobs", "list", "--limit", "1", "--json"])
@@ -229,12 +230,12 @@ def test_jobs_are_listed_as_a_table_or_as_the_service_tells_them(service: Stage,
 
     assert code == 0
     assert table.out.splitlines() == [
-        "job      status               created                rows  done  rejected  output",
-        "batch-1  completed (rejects)  2025-03-15T09:59:59Z  1,000  100%        20  predictions.scores",
+        "job      name  model     status               created                rows  done  rejected  output",
+        "batch-1  all   churn v3  completed (rejects)  2025-03-15T09:59:59Z  1,000  100%        20  predictions.scores",
     ]
     assert table.err == "and more; --limit 2 shows some of them\n"
     assert service.asked[0].query["since"] == ["2025-03-15T00:00:00+00:00"]
-    assert told == {"jobs": [job(new="key")]}
+    assert told == {"jobs": [job(new="key", **named)]}
 
 
 def test_a_job_is_shown_with_its_moves(service: Stage, capsys: Captured) -> None:

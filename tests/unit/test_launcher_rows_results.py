@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from ast import literal_eval
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from decimal import Decimal
@@ -17,8 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from launcher.errors import LauncherError, ResultGone, ResultUnreadable
-from launcher.rows.results import FolderResult, ResultPlace, TableResult, as_arrow_stream, as_json_rows, result_page
+from launcher.rows.results import FolderResult, ResultPlace, TableResult, as_arrow_stream, result_page
 from launcher.rows.tablepages import TIMEOUT_S, TablesAside
+from launcher.rows.values import as_json_rows
 from predictors.bounds import Bounds
 from tests.api import ASIDE
 from tests.contract.sinks import SCHEMA, manifest_of, rows_of, spans_of, split_of, table_of
@@ -602,6 +604,56 @@ def test_every_type_is_said_in_json(column: pa.Array, values: list[Any] | None) 
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     if values is not None:
         assert [row["x"] for row in rows] == values
+
+
+def test_rows_are_shown_exactly_where_there_is_no_pandas() -> None:
+    program = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "pandas":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hidden())
+import pyarrow as pa
+from launcher.client.saving import _as_csv_can
+from launcher.rows.values import as_json_rows, as_shown_rows
+rows = pa.table({
+    "at": pa.array([1, None], pa.timestamp("ns")),
+    "zoned": pa.array([1, None], pa.timestamp("ns", "Europe/Berlin")),
+    "far": pa.array([2**58, None], pa.timestamp("us")),
+    "took": pa.array([1, None], pa.duration("ns")),
+    "time": pa.array([1, None], pa.time64("ns")),
+    "many": pa.array([[1, None], None], pa.list_(pa.timestamp("ns"))),
+    "part": pa.array([{"at": 1}, None], pa.struct([("at", pa.timestamp("ns"))])),
+    "x": pa.array([float("nan"), 0.5]),
+})
+print(as_json_rows(rows))
+print(as_shown_rows(rows)[0]["x"])
+print(_as_csv_can(rows.select(["many", "part"])).to_pylist())
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    told = done.stdout.splitlines()
+
+    at = "1970-01-01T00:00:00.000000001"
+    assert done.stderr == ""
+    assert literal_eval(told[0]) == [
+        {
+            "at": at,
+            "zoned": f"{at}Z",
+            "far": "11103-08-29T17:22:31.711744",
+            "took": "PT0.000000001S",
+            "time": "00:00:00.000000001",
+            "many": [at, None],
+            "part": {"at": at},
+            "x": None,
+        },
+        {**dict.fromkeys(["at", "zoned", "far", "took", "time", "many", "part"]), "x": 0.5},
+    ]
+    assert told[1] == "nan"
+    assert literal_eval(told[2]) == [
+        {"many": f'["{at}", null]', "part": f'{{"at": "{at}"}}'},
+        {"many": None, "part": None},
+    ]
 
 
 def test_json_rows_of_slices_and_chunks_are_those_of_the_table() -> None:

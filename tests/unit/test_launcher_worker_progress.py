@@ -197,6 +197,10 @@ def test_a_living_job_as_json() -> None:
 
     assert told == {
         "job_id": "batch-1",
+        "name": None,
+        "model_id": None,
+        "model_version": None,
+        "model_uri": job("batch-1").spec.model.uri,
         "status": "running",
         "outcome": None,
         "progress": {"total_rows": 1000, "processed_rows": 655, "percentage": 65},
