@@ -13,7 +13,7 @@ from pathlib import Path
 
 from launcher import ATTEMPT
 from launcher.admission import Admission
-from launcher.errors import HomeUnusable, LauncherError, StoreUnavailable
+from launcher.errors import AsideFailed, HomeUnusable, LauncherError, StoreUnavailable
 from launcher.forks.forking import LOOKS_PRELOAD, PRELOAD, ForkServer
 from launcher.forks.processes import machine
 from launcher.home import Home
@@ -23,6 +23,7 @@ from launcher.loops.janitor import Janitor
 from launcher.loops.postman import Postman
 from launcher.loops.reaper import Reaper
 from launcher.loops.timekeeper import Timekeeper
+from launcher.purging import check_purge
 from launcher.reach.tenant import Reach
 from launcher.request.service import Defaults
 from launcher.settings import Settings
@@ -185,6 +186,20 @@ class Service:
         told = self.store.request_cancel(job.id, reason)
         self._reaping.wake()
         return told
+
+    def purge(self, job: Job) -> None:
+        """Remove a job that is over: its record, what the service kept, and what it staged. What it published stays.
+
+        Raises:
+            NotNow, Conflict, JobAlive: it is not over, or something is at work on what is kept of it.
+            AsideFailed, HomeUnusable, StoreUnavailable: not all of it could be removed; called again, it goes on.
+        """
+        check_purge(self.store, job)
+        try:
+            self.janitor.purge(job)
+        except AsideFailed as error:
+            again = "purge it again once it is reached, or forget its connection first, and those rows stay"
+            raise AsideFailed(error.kind, f"what {job.id} staged is not removed: {error}; {again}") from error
 
     def _reap(self) -> int:
         settled = self.reaper.tick()

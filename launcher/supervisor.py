@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ import psutil
 from launcher import ATTEMPT
 from launcher.errors import (
     Conflict,
+    ConnectionUnknown,
     HomeUnusable,
     JobAlive,
     JobExists,
@@ -27,14 +28,19 @@ from launcher.errors import (
 from launcher.forks.processes import describe_exit, kill_session
 from launcher.home import Home, JobFolder, JobLock
 from launcher.joblog import start_keeper
+from launcher.purging import check_purge
 from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
 from launcher.state.store import JobStore
 from launcher.worker.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot, seconds_of_dead
-from pipelines.spec import JobSpec
+from pipelines.spec import JobSpec, TableOutput
 from predictors.crashes import CrashRecord
 
 # The log of a job whose process is gone is complete within milliseconds.
 _LAST_WORDS_S = 2.0
+
+
+def _unknown(tenant: str, name: str) -> str:
+    raise ConnectionUnknown(name)
 
 
 class StartedJob:
@@ -84,12 +90,16 @@ class Supervisor:
         home: where jobs are kept.
         store: their states.
         attempt_module: what the job's process runs.
+        uri_of: where a connection leads that a job of the service names, by tenant and name; raises ConnectionUnknown.
     """
 
-    def __init__(self, home: Home, store: JobStore, attempt_module: str = ATTEMPT) -> None:
+    def __init__(
+        self, home: Home, store: JobStore, attempt_module: str = ATTEMPT, uri_of: Callable[[str, str], str] = _unknown
+    ) -> None:
         self._home = home
         self._store = store
         self._attempt_module = attempt_module
+        self._uri_of = uri_of
 
     def submit(self, spec: JobSpec, working_dir: Path, reason: str = "penstock run") -> StartedJob:
         """Record a job and start its process.
@@ -242,36 +252,54 @@ class Supervisor:
         finally:
             lock.release()
 
-    def delete(self, job_id: str) -> None:
+    def delete(self, job_id: str) -> str | None:
         """Remove a job: what it staged, its snapshot, its folder, its record. A published result stays.
+
+        Returns:
+            Why something that it staged stays at its destination, in one line; None where nothing does.
 
         Raises:
             JobUnknown: there is none.
             JobAlive: its process runs.
+            NotNow: it is a job of the service that is not over, or that another one adds to.
             PipelineError: the destination could not be reached to be tidied.
         """
         job = self._store.get(job_id)
         if job.managed and not job.is_over:
             raise NotNow(f"{job_id} belongs to the service and is {job.status}; `penstock cancel {job_id}` first")
+        if job.managed:
+            check_purge(self._store, job)
         folder = self._home.job(job_id)
         folder.create()
         lock = folder.lock(job_id, job.pid)
         try:
-            job = self._settle(self._store.get(job_id))
-            self._discard(job, folder)
+            # From then on the service makes no further attempt of it.
+            job = self._store.expire(job_id) if job.managed else self._settle(self._store.get(job_id))
+            stays = self._discard(job, folder)
             folder.delete()
             self._store.delete(job_id, TERMINAL)
+            return stays
         finally:
             lock.release()
 
-    def _discard(self, job: Job, folder: JobFolder) -> None:
-        if job.started_at is None:
-            return
+    def _discard(self, job: Job, folder: JobFolder) -> str | None:
+        if job.started_at is None or (job.managed and job.status == "completed"):
+            return None
         import importlib
 
+        attempt, output, stays = importlib.import_module(self._attempt_module), job.spec.output, None
+        discard = attempt.discard
+        if job.managed and isinstance(output, TableOutput):
+            try:
+                uri = self._uri_of(job.tenant, output.connection)
+                job = replace(job, spec=replace(job.spec, output=replace(output, connection=uri)))
+            except ConnectionUnknown as error:
+                discard = attempt.discard_apart
+                stays = f"what it staged for table {output.table_name} stays where it is: {error}"
         # Relative paths of the spec start from there, and so do the modules of a Python model.
         with contextlib.chdir(job.working_dir) if Path(job.working_dir).is_dir() else contextlib.nullcontext():
-            importlib.import_module(self._attempt_module).discard(job, folder.path)
+            discard(job, folder.path)
+        return stays
 
     def _settle(self, job: Job, why: str | None = None, to: Status = "failed") -> Job:
         """Move a job without a process out of its active state. The caller holds its lock."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from pydantic import AfterValidator, BeforeValidator
+from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from launcher.admission import Caller
@@ -190,13 +191,31 @@ def cancel(request: Request, caller: Submitter, job_id: str, once: OnceOnly) -> 
 @router.delete(
     "/{job_id}",
     status_code=202,
-    summary="Cancel a job",
+    summary="Cancel a job, or remove it",
     response_model=models.JobAnswer,
-    responses={**_CANCELLED, **documented.refusals("not-found", "conflict", "invalid-request")},
+    responses={
+        **_CANCELLED,
+        204: {"description": "With `purge`: nothing of it is left but what it published."},
+        **documented.refusals("not-found", "conflict", "invalid-request", "unavailable"),
+    },
 )
-def delete(request: Request, caller: Submitter, job_id: str) -> Response:
-    """The same as `POST …/cancel`; the job's record stays."""
-    return _cancelled(request.app.state.service, caller, job_id)
+async def delete(
+    request: Request,
+    caller: Submitter,
+    job_id: str,
+    purge: Annotated[
+        bool,
+        Query(
+            description="Remove a job that is over: its record, its log, the result and the rejects that the service "
+            "keeps, and what it staged at its destination. What it published elsewhere stays. May be repeated."
+        ),
+    ] = False,
+) -> Response:
+    """The same as `POST …/cancel`, and the job's record stays; with `purge`, a job that is over is gone."""
+    service: Service = request.app.state.service
+    if purge:
+        return await in_thread(request.app.state.threads.purges, _purged, service, caller, job_id)
+    return await run_in_threadpool(_cancelled, service, caller, job_id)
 
 
 @router.post(
@@ -246,6 +265,11 @@ def _listed(service: Service, wanted: Filter, limit: int, after: Position | None
 
 def _shown(service: Service, caller: Caller, job_id: str) -> Response:
     return written(job_text(own_job(service, caller, job_id), service.home.jobs))
+
+
+def _purged(service: Service, caller: Caller, job_id: str) -> Response:
+    service.purge(own_job(service, caller, job_id))
+    return Response(status_code=204)
 
 
 def _cancelled(service: Service, caller: Caller, job_id: str, since: datetime | None = None) -> Response:

@@ -19,6 +19,8 @@ _QUICK_HERE, _QUICK_ELSEWHERE = 1, 4
 _STREAMS = 4
 # Each has a process of its own score a sample.
 _SLOW = 2
+# Each waits for the database where rows of a job are staged, up to a minute for one that is away.
+_PURGES = 4
 # Pages of results, which a tenant's database may take 10 s for, and which are held here until they are sent, 16 MiB and
 # more as JSON. Of one tenant two are read at a time, so that others have their turn.
 _PAGES, _PAGES_OF_ONE = 8, 2
@@ -37,6 +39,7 @@ class Threads:
         self.quick = anyio.CapacityLimiter(_QUICK_ELSEWHERE if elsewhere else _QUICK_HERE)
         self.streams = anyio.CapacityLimiter(_STREAMS)
         self.slow = anyio.CapacityLimiter(_SLOW)
+        self.purges = anyio.CapacityLimiter(_PURGES)
         self._pages = anyio.CapacityLimiter(_PAGES)
         self._turns: defaultdict[str, anyio.Semaphore] = defaultdict(lambda: anyio.Semaphore(_PAGES_OF_ONE))
 

@@ -3,9 +3,11 @@
 Reading a spec (pydantic), looking at data (pyarrow) and making an attempt (Beam) are imported by those who need them.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from launcher.errors import Problem, RequestError, StatusUnknown
 from launcher.follow import Interrupts, follow
 from launcher.home import Home
 from launcher.limits import LocalSettings, too_many_rows
+from launcher.reach.tenant import operators_uri
 from launcher.report import (
     LISTED,
     Reason,
@@ -32,6 +35,7 @@ from launcher.report import (
 )
 from launcher.screen import display_for, print_summary
 from launcher.state.job import STATUSES, Job, Status
+from launcher.state.registry import Connections
 from launcher.state.sql import SqlJobStore
 from launcher.supervisor import StartedJob, Supervisor
 from launcher.worker.progress import Live
@@ -135,8 +139,8 @@ def show_rejects(job_id: str, limit: int, as_json: bool) -> int:
 def delete_job(job_id: str, attempt_module: str) -> int:
     """Forget a job and remove what it staged."""
     with _supervisor(attempt_module) as supervisor:
-        supervisor.delete(job_id)
-    print(f"{job_id} is deleted")
+        stays = supervisor.delete(job_id)
+    print(f"{job_id} is deleted" + (f"; {stays}" if stays else ""))
     return DONE
 
 
@@ -162,7 +166,9 @@ def _supervisor(attempt_module: str = ATTEMPT) -> Iterator[Supervisor]:
     home.create()
     store = SqlJobStore.at(home.store)
     try:
-        yield Supervisor(home, store, attempt_module)
+        connections = Connections(store.database)
+        default = os.environ.get("PENSTOCK_DEFAULT_CONNECTION")
+        yield Supervisor(home, store, attempt_module, partial(operators_uri, connections, default or None))
     finally:
         store.close()
 

@@ -102,8 +102,12 @@ def show_events(job_id: JobId, server: Server = None, api_key_file: KeyFile = No
 
 
 @jobs_app.command("delete")
-def delete_job(context: typer.Context, job_id: JobId) -> int:
-    """Forget a job of this machine, and remove what it staged. A published result stays."""
+def delete_job(context: typer.Context, job_id: JobId, server: ServerOrHere = None, api_key_file: KeyFile = None) -> int:
+    """Remove a job that is over, what is kept of it and what it staged. A result that it published elsewhere stays."""
+    if asks_service(server, api_key_file):
+        from launcher.cli import remote
+
+        return remote.delete_job(remote.Service(server, api_key_file), job_id)
     from launcher.cli import here
 
     return here.delete_job(job_id, context.obj.attempt_module)

@@ -147,6 +147,14 @@ def cancel(service: Service, job_id: str, as_json: bool) -> int:
     return DONE
 
 
+def delete_job(service: Service, job_id: str) -> int:
+    """Remove a job."""
+    with service.client() as client:
+        client.job(job_id).purge()
+    print(f"{job_id} is deleted")
+    return DONE
+
+
 def retry(
     service: Service, job_id: str, only_rejected: bool, max_reject_ratio: float | None, wait: bool, as_json: bool
 ) -> int:

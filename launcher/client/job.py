@@ -21,6 +21,9 @@ PAGE_ROWS = 10_000
 # Between two looks at the log of a job that is not over.
 _LOG_EVERY_S = 1.0
 
+# The service gives a destination a minute to remove what is staged there.
+_PURGE_S = 90.0
+
 
 class Job:
     """A job. Made by the `Client`; asks only when it is told to.
@@ -96,6 +99,20 @@ class Job:
             PenstockError: see the tree.
         """
         return self._heard(self._wire.ask("POST", f"{self._path}/cancel"), "POST")
+
+    def purge(self) -> None:
+        """Remove it, once it is over: its record, its log, what the service keeps of it and what it has staged.
+
+        What it published where you wanted it stays. It can be repeated where it was cut off.
+
+        Raises:
+            Conflict: it is not over, or its rejected rows are being scored again.
+            ServerUnavailable: the destination is away where rows of it are staged.
+            PenstockError: see the tree.
+        """
+        timeout_s = max(self._wire.timeout_s, _PURGE_S)
+        self._wire.ask("DELETE", self._path, query={"purge": "true"}, timeout_s=timeout_s)
+        self.seen = None
 
     def retry(self, only_rejected: bool = False, max_reject_ratio: float | None = None) -> "Job":
         """Go on with it after it failed or was cancelled. What is staged is not scored again.

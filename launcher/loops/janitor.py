@@ -1,4 +1,4 @@
-"""The janitor: removes what the service keeps of jobs that ended long ago.
+"""The janitor: removes what the service keeps of jobs that ended long ago, and, when asked to, all of one at once.
 
 What users had written to places of their own stays.
 """
@@ -9,10 +9,17 @@ import shutil
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from launcher import ATTEMPT
-from launcher.errors import AsideFailed, Conflict, JobAlive, JobUnknown, LauncherError, StoreUnavailable
+from launcher.errors import (
+    AsideFailed,
+    Conflict,
+    ConnectionUnknown,
+    JobAlive,
+    JobUnknown,
+    LauncherError,
+    StoreUnavailable,
+)
 from launcher.forks.aside import call_aside
 from launcher.forks.forking import Forks
 from launcher.home import Home
@@ -21,7 +28,7 @@ from launcher.reach.tenant import Reach
 from launcher.settings import Settings
 from launcher.state.deliveries import Deliveries
 from launcher.state.idempotency import Idempotency
-from launcher.state.job import Job
+from launcher.state.job import TERMINAL, Job
 from launcher.state.store import JobStore
 
 # Jobs at one go; there is a next one soon.
@@ -78,6 +85,35 @@ class Janitor:
         self._deliveries.sweep(before)
         return expired
 
+    def purge(self, job: Job) -> None:
+        """Remove a job that is over, at once: what it staged and what the service kept, in the end its record.
+
+        What it published where its user wanted it stays. Cut off at any moment, it can be called again; until then the
+        job shows as expired. Where the service does not know the destination any more, what was staged there stays; so
+        do staging tables without a row of a job that failed before its first one, where the destination is away.
+
+        Raises:
+            JobUnknown: there is none.
+            JobAlive: its process is still there.
+            Conflict: it is not over.
+            AsideFailed: the destination was not reached, so what was staged there is still to be removed.
+            HomeUnusable, StoreUnavailable: something could not be removed.
+        """
+        folder = self._home.job(job.id)
+        lock = folder.lock(job.id, job.pid) if folder.path.is_dir() else None
+        try:
+            # First, so that from now on nobody asks for it again.
+            job = self._store.expire(job.id)
+            if lock is not None:
+                if job.status != "completed" and job.started_at is not None:
+                    self._discard_known(job)
+                folder.delete()
+            self._store.delete(job.id, TERMINAL)
+        finally:
+            if lock is not None:
+                lock.release()
+        _log.info("%s is purged", job.id, extra=fields_of(job))
+
     def _tidy_more(self, now: datetime) -> None:
         """Try again where a launcher died over it, or the destination was away."""
         some = self._store.untidied(_AT_ONCE, self._tidied_to)
@@ -115,7 +151,7 @@ class Janitor:
             job = self._store.expire(job.id)
             if lock is not None:
                 if job.status != "completed" and job.started_at is not None:
-                    self._discard(job, is_last)
+                    self._discard_in_time(job, is_last)
                 for path in folder.path.iterdir():
                     if path.name not in _KEPT:
                         _remove(path)
@@ -125,35 +161,52 @@ class Janitor:
         self._store.tidied(job.id)
         _log.info("%s has expired", job.id, extra=fields_of(job))
 
-    def _discard(self, job: Job, is_last: bool) -> None:
-        """Remove what a job that will not go on has staged at its destination."""
+    def _discard_in_time(self, job: Job, is_last: bool) -> None:
         try:
-            call_aside(
-                self._forks,
-                "launcher.worker.discarding:discard",
-                {
-                    "job_id": job.id,
-                    "spec": job.spec.to_json(),
-                    "connections": dict(self._uris(job)),
-                    "folder": str(self._home.job(job.id).path),
-                    "attempt_module": self._attempt_module,
-                },
-                timeout_s=_DISCARD_S,
-                working_dir=str(self._home.path),
-                environment=self._settings.job_environment,
-            )
+            self._discard(job, self._uris(job))
         except AsideFailed as error:
             if not is_last:
                 raise
             _log.error("what %s staged stays where it is: %s", job.id, error, extra=fields_of(job))
 
-    def _uris(self, job: Job) -> Mapping[str, Any]:
+    def _discard(self, job: Job, connections: Mapping[str, str] | None) -> None:
+        """Remove what a job that will not go on has staged at its destination."""
+        call_aside(
+            self._forks,
+            "launcher.worker.discarding:discard",
+            {
+                "job_id": job.id,
+                "spec": job.spec.to_json(),
+                "connections": None if connections is None else dict(connections),
+                "folder": str(self._home.job(job.id).path),
+                "attempt_module": self._attempt_module,
+            },
+            timeout_s=_DISCARD_S,
+            working_dir=str(self._home.path),
+            environment=self._settings.job_environment,
+        )
+
+    def _uris(self, job: Job) -> Mapping[str, str]:
         try:
-            return self._reach.uris(job)
+            return self._reach.destination(job)
         except StoreUnavailable:
             raise
         except LauncherError:
             return {}
+
+    def _discard_known(self, job: Job) -> None:
+        """The same, where the destination is still known and, unless it holds no row of the job, reached."""
+        connections: Mapping[str, str] | None = None
+        try:
+            connections = self._reach.destination(job)
+        except ConnectionUnknown as error:
+            _log.warning("what %s staged stays where it is: %s", job.id, error, extra=fields_of(job))
+        try:
+            self._discard(job, connections)
+        except AsideFailed as error:
+            if "running" in job.times:
+                raise
+            _log.warning("what %s made while preparing stays where it is: %s", job.id, error, extra=fields_of(job))
 
 
 def _remove(path: Path) -> None:

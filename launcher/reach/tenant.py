@@ -102,6 +102,34 @@ class Reach:
         """Where each connection that a job's spec names leads."""
         return {name: self.uri(job.tenant, name) for name in connections_of(job.spec)}
 
+    def destination(self, job: Job) -> Mapping[str, str]:
+        """Where the connection leads that a job's output names; empty where it names none.
+
+        Raises:
+            ConnectionUnknown: it is not known any more.
+            LauncherError: it leads where the tenant may not go (any more).
+        """
+        output = job.spec.output
+        return {output.connection: self.uri(job.tenant, output.connection)} if isinstance(output, TableOutput) else {}
+
+
+def operators_uri(connections: Connections, default: str | None, tenant: str, name: str) -> str:
+    """Where a tenant's connection leads, for the operator on the service's own machine, who may go anywhere.
+
+    Args:
+        default: PENSTOCK_DEFAULT_CONNECTION.
+
+    Raises:
+        ConnectionUnknown: the tenant has none of this name.
+    """
+    try:
+        return connections.get(tenant, name).uri
+    except ConnectionUnknown:
+        if name != DEFAULT_CONNECTION or default in (None, name):
+            raise
+        is_uri = "://" in default or "${" in default
+        return default if is_uri else connections.get(tenant, default).uri
+
 
 def shared_folders(settings: Settings, keys: Iterable[Key]) -> str | None:
     """What to say where tenants may name each other's files; None where each has folders of its own, or is alone."""
@@ -132,4 +160,4 @@ def _expanded(template: str) -> str:
         raise LauncherError(str(error)) from error
 
 
-__all__ = ["DEFAULT_CONNECTION", "Reach", "connections_of", "shared_folders"]
+__all__ = ["DEFAULT_CONNECTION", "Reach", "connections_of", "operators_uri", "shared_folders"]

@@ -319,12 +319,14 @@ class SqlJobStore:
         return live
 
     def delete(self, job_id: str, expected: Collection[Status]) -> None:
-        """Forget a job, its moves, and what was still to be told of it."""
+        """Forget a job, its moves, what was still to be told of it, and that it was the last one of a schedule."""
         with self.database.transaction() as connection:
             _locked(connection, job_id, tuple(expected))
             connection.execute(sa.delete(_moves).where(_moves.c.job_id == job_id))
             # What signs them goes with the job.
             connection.execute(sa.delete(tables.deliveries).where(tables.deliveries.c.job_id == job_id))
+            last = sa.update(tables.schedules).where(tables.schedules.c.last_job_id == job_id)
+            connection.execute(last.values(last_job_id=None))
             connection.execute(sa.delete(_jobs).where(_jobs.c.id == job_id))
 
     def close(self) -> None:

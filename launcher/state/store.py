@@ -197,7 +197,7 @@ class JobStore(Protocol):
         """Counters of all launchers together, by name and label: what has ended, and what is at work."""
 
     def delete(self, job_id: str, expected: Collection[Status]) -> None:
-        """Forget a job, its moves, and what was still to be told of it.
+        """Forget a job, its moves, what was still to be told of it, and that it was the last one of a schedule.
 
         Raises:
             JobUnknown: there is none.

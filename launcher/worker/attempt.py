@@ -294,6 +294,11 @@ def discard(job: Job, folder: Path) -> None:
         PipelineError: the destination could not be reached to be tidied.
     """
     make_sink(job.spec, job.id, folder).discard()
+    discard_apart(job, folder)
+
+
+def discard_apart(job: Job, folder: Path) -> None:
+    """Remove what the job staged elsewhere than at its destination, which cannot be found any more."""
     make_rejects(job.spec, job.id, folder, ParquetSource((), pa.schema([]))).discard()
     drop_snapshot(folder)
 

@@ -10,11 +10,17 @@ from launcher.worker.jobprocess import with_uris
 from pipelines.spec import JobSpec
 
 
-def discard(job_id: str, spec: dict[str, Any], connections: dict[str, str], folder: str, attempt_module: str) -> None:
+def discard(
+    job_id: str, spec: dict[str, Any], connections: dict[str, str] | None, folder: str, attempt_module: str
+) -> None:
     """Remove what the job staged; a published result stays.
+
+    Args:
+        connections: URIs by the names in the spec; None where it is not known any more where the destination is.
 
     Raises:
         PipelineError: the destination could not be reached to be tidied.
     """
-    job = Job(job_id, with_uris(JobSpec.from_json(spec), connections), folder, datetime.now(UTC))
-    importlib.import_module(attempt_module).discard(job, Path(folder))
+    job = Job(job_id, with_uris(JobSpec.from_json(spec), connections or {}), folder, datetime.now(UTC))
+    attempt = importlib.import_module(attempt_module)
+    (attempt.discard_apart if connections is None else attempt.discard)(job, Path(folder))

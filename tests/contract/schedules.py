@@ -185,6 +185,19 @@ class SchedulesContract:
             schedules.fire("sched-1", TWO, THREE, run_of("sched-1"), "due")
         assert schedules.get("sched-1") == nightly()
 
+    def test_a_deleted_job_is_no_schedules_last_one(self, schedules: Schedules, jobs: SqlJobStore) -> None:
+        schedules.add(nightly())
+        schedules.fire("sched-1", TWO, THREE, run_of("sched-1"), "due")
+        schedules.fire("sched-1", THREE, THREE + (THREE - TWO), run_of("sched-1", THREE), "due")
+        first, last = sorted(jobs.jobs(), key=lambda job: str(job.scheduled_at))
+        jobs.delete(first.id, ["submitted"])
+        before = schedules.get("sched-1")
+        jobs.delete(last.id, ["submitted"])
+        after = schedules.get("sched-1")
+
+        assert (before.last_job_id, after.last_job_id) == (last.id, None)
+        assert after.last_at == before.last_at == THREE
+
     def test_a_deleted_schedule_leaves_its_jobs(self, schedules: Schedules, jobs: SqlJobStore) -> None:
         schedules.add(nightly())
         schedules.fire("sched-1", TWO, THREE, run_of("sched-1"), "due")

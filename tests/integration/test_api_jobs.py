@@ -1,7 +1,9 @@
 """Jobs over HTTP: submitted, looked at, listed, cancelled, tried again."""
 
+import contextlib
 import json
 import re
+import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -182,6 +184,63 @@ class TestCancelling:
 
         assert (told.status, told.cancel_requested) == ("running", True)
         assert api.service.store.get(job_id).cancel_requested_at is not None
+
+
+class TestPurging:
+    def test_leaves_nothing_of_a_job(self, api: Api, client: httpx.Client) -> None:
+        schedule = client.post("/api/v1/schedules", json={"schedule": {"cron": "0 2 * * *"}, "job": json.loads(SEED)})
+        schedule_path = schedule.headers["Location"]
+        made = client.post(f"{schedule_path}/run").json()["job_id"]
+        api.move(made, "cancelled")
+        key = {"Idempotency-Key": f"purged-{made}"}
+        first = client.post(BATCH, content=SEED, headers={**JSON, **key})
+        job_id = first.json()["job_id"]
+        api.move(job_id, "cancelled")
+        result = completed(api, client)
+        answers = [client.delete(f"{BATCH}/{each}", params={"purge": "true"}) for each in (made, job_id, result)]
+
+        assert [(answer.status_code, answer.content) for answer in answers] == [(204, b"")] * 3
+        for each in (made, job_id, result):
+            for path in ("", "/results", "/logs", "/events"):
+                problem(client.get(f"{BATCH}/{each}{path}"), 404, "not-found")
+            problem(client.delete(f"{BATCH}/{each}?purge=true"), 404, "not-found")
+            assert not api.service.home.job(each).path.exists()
+        assert client.get(BATCH).json()["jobs"] == []
+        assert client.get(schedule_path).json()["last_job_id"] is None
+        # The same request is answered as it was, and nothing is run again.
+        again = client.post(BATCH, content=SEED, headers={**JSON, **key})
+        assert (again.status_code, again.json()) == (202, first.json())
+        assert client.get(BATCH).json()["jobs"] == []
+
+    def test_leaves_what_was_published_elsewhere(self, api: Api, client: httpx.Client) -> None:
+        job_id = tabled(api, client)
+
+        assert client.delete(f"{BATCH}/{job_id}?purge=true").status_code == 204
+        with contextlib.closing(sqlite3.connect(api.work / "customers.db")) as database:
+            assert database.execute("SELECT count(*) FROM scores").fetchone() == (3,)
+
+    def test_is_for_jobs_that_are_over(self, api: Api, client: httpx.Client) -> None:
+        waiting, running = api.submit(client), api.submit(client)
+        api.run(running, 1)
+
+        for job_id, status in ((waiting, "submitted"), (running, "running")):
+            told = problem(client.delete(f"{BATCH}/{job_id}?purge=true"), 409, "conflict")
+            assert told.detail == f"{job_id} is {status}; cancel it first, and purge it once it is over"
+            # Without, it is cancelled; and another word is none.
+            problem(client.delete(f"{BATCH}/{job_id}?purge=perhaps"), 422, "invalid-request")
+            assert api.service.store.get(job_id).cancel_requested_at is None
+            assert client.delete(f"{BATCH}/{job_id}?purge=false").status_code in (200, 202)
+
+    def test_waits_for_a_job_that_adds_to_the_result(self, api: Api, client: httpx.Client) -> None:
+        job_id = completed(api, client)
+        again = client.post(f"{BATCH}/{job_id}/retry?only=rejected").json()["job_id"]
+
+        told = problem(client.delete(f"{BATCH}/{job_id}?purge=true"), 409, "conflict")
+
+        assert again in told.detail
+        assert client.get(f"{BATCH}/{job_id}/results").status_code == 200
+        client.post(f"{BATCH}/{again}/cancel")
+        assert client.delete(f"{BATCH}/{job_id}?purge=true").status_code == 204
 
 
 class TestRetrying:

@@ -140,6 +140,9 @@ def test_what_is_another_tenants_is_not_there(
     theirs = problem(tried(stranger, route[0], case, owner), 404, "not-found")
     unknown = problem(tried(stranger, route[0], case, mine), 404, "not-found")
 
+    if route == ("DELETE", f"{BATCH}/{{job_id}}"):
+        purge = stranger.delete(f"{BATCH}/{owner.job_id}", params={"purge": True})
+        assert problem(purge, 404, "not-found").detail == theirs.detail
     # The same words, but for the id that was asked for.
     for name in ("job_id", "schedule_id"):
         theirs.detail = theirs.detail.replace(getattr(owner, name), getattr(mine, name))

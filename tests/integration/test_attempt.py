@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,15 +15,23 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from launcher.state.job import Job
+from launcher.home import Home
+from launcher.reach.tenant import operators_uri
+from launcher.state.job import Job, Status
+from launcher.state.registry import Connections
+from launcher.state.sql import SqlJobStore
+from launcher.supervisor import Supervisor
 from launcher.worker import attempt, pace
 from launcher.worker.bound import Bound
-from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects
+from launcher.worker.discarding import discard
+from launcher.worker.jobprocess import with_uris
+from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, TableOutput
 from predictors.base import ModelSpec
 from predictors.errors import ModelNotLoadable, WrongAnswer
 from predictors.notices import Notice
 from tests.encrypting import write_encrypted
 from tests.scenes import Doubler, numbered_rows, write_files
+from tests.tables import execute
 from transforms.batches import Split
 from transforms.counts import Counts
 from transforms.errors import InputChanged, InputError, OutputError
@@ -89,6 +98,53 @@ def test_what_was_noticed_is_planned_published_and_left_for_the_job(job: Job, mo
     manifest = read_manifest(Path("scores"))
     assert manifest is not None
     assert manifest["notices"] == [passed_over.to_json()]
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("by", ["command", "service"])
+def test_a_deleted_job_of_the_service_takes_what_it_staged_in_a_named_database_along(
+    job: Job, schema: str, known: bool, by: str
+) -> None:
+    home = Home(Path("home").absolute())
+    home.create()
+    store = SqlJobStore.at(home.store)
+    output, rejects = TableOutput("crm", "scores"), Rejects("rejects", 0.1)
+    managed = replace(job, id="batch-0123456789", managed=True, tenant="acme")
+    managed = replace(managed, spec=replace(job.spec, output=output, rejects=rejects))
+    store.add(managed, "test")
+    folder = home.job(managed.id)
+    folder.create()
+    attempt.prepare(replace(managed, spec=with_uris(managed.spec, {"crm": schema})), folder.path)
+    staged = tables_of(schema)
+    steps: tuple[Status, ...] = ("preparing", "running", "failed")
+    for status in steps:
+        store.move(managed.id, store.get(managed.id).status, status, "test")
+    connections = Connections(store.database)
+    if known:
+        connections.put("acme", "crm", schema)
+    connections.put("bolt", "crm", "postgresql://nobody@nowhere/none")
+    if by == "command":
+        uri_of = partial(operators_uri, connections, None)
+        stays = Supervisor(home, store, "launcher.worker.attempt", uri_of).delete(managed.id)
+        assert (stays is None) is known
+        assert store.jobs() == []
+        assert not folder.path.exists()
+    else:
+        uris = {"crm": schema} if known else None
+        discard(managed.id, managed.spec.to_json(), uris, str(folder.path), "launcher.worker.attempt")
+    store.close()
+
+    assert "_penstock_batch_0123456789" in staged
+    assert tables_of(schema) == (["penstock_ledger"] if known else staged)
+    assert not list(Path().glob(".*penstock-batch-0123456789*"))
+
+
+def tables_of(uri: str) -> list[str]:
+    found = execute(
+        uri,
+        "SELECT relname FROM pg_class WHERE relnamespace = current_schema()::regnamespace AND relkind = 'r' ORDER BY 1",
+    )
+    return [name for (name,) in found]
 
 
 def test_the_stored_plan_is_used_and_a_changed_input_is_named(job: Job) -> None:

@@ -89,6 +89,10 @@ def discard(job: Job, folder: Path) -> None:
     Path("discarded").write_text(job.id)
 
 
+def discard_apart(job: Job, folder: Path) -> None:
+    Path("discarded-apart").write_text(job.id)
+
+
 def drop_snapshot(folder: Path) -> None:
     (folder / "dropped").touch()
 

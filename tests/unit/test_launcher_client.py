@@ -494,6 +494,16 @@ def test_a_job_is_cancelled_and_tried_again(service: Stage, client: Client) -> N
     assert all("idempotency-key" in each.headers for each in service.asked)
 
 
+def test_a_job_is_purged(service: Stage, client: Client) -> None:
+    service.on("DELETE", JOB, Reply(204))
+    asked = client.job("batch-1")
+
+    asked.purge()
+
+    assert [each.query for each in service.asked] == [{"purge": ["true"]}]
+    assert asked.seen is None
+
+
 def test_an_estimate_is_read(service: Stage, client: Client) -> None:
     told = {
         "rows": 100,

@@ -1,5 +1,6 @@
 """The janitor: what of an ended job expires, and what stays."""
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -8,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from launcher.errors import AsideFailed, Conflict, StoreUnavailable
+from launcher.errors import AsideFailed, Conflict, JobAlive, JobUnknown, StoreUnavailable
 from launcher.forks.forking import ForkServer
 from launcher.home import JobFolder
 from launcher.loops.janitor import IDEMPOTENCY_HOURS, Janitor
@@ -18,7 +19,8 @@ from launcher.state.deliveries import Deliveries
 from launcher.state.idempotency import Answer, Idempotency, Turn
 from launcher.state.job import Job, Status, Webhook
 from launcher.state.registry import Connections
-from pipelines.spec import ParquetOutput, SqlInput
+from pipelines.spec import ParquetOutput, TableOutput
+from tests.contract.job_store import T0
 from tests.unit.launcher_parts import FakeForks, Parts, parts, warm_forks
 
 STEPS: tuple[Status, ...] = ("preparing", "running", "completing", "completed")
@@ -162,7 +164,7 @@ def test_a_job_that_was_never_started_has_staged_nothing(world: World) -> None:
 
 def test_a_job_whose_connection_is_gone_expires_all_the_same(world: World, caplog: pytest.LogCaptureFixture) -> None:
     job = world.ended(status="failed")
-    world.parts.store.update("batch-1", ["failed"], spec=replace(job.spec, input=SqlInput("gone", "SELECT 1")))
+    world.parts.store.update("batch-1", ["failed"], spec=replace(job.spec, output=TableOutput("gone", "scores")))
 
     assert world.janitor().tick() == 1
     assert world.left() == KEPT
@@ -233,7 +235,7 @@ def test_a_job_that_cannot_expire_holds_up_no_other(
 
 def test_a_store_that_is_away_is_told_to_the_caller(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     job = world.ended(status="failed")
-    world.parts.store.update("batch-1", ["failed"], spec=replace(job.spec, input=SqlInput("sales", "SELECT 1")))
+    world.parts.store.update("batch-1", ["failed"], spec=replace(job.spec, output=TableOutput("sales", "scores")))
 
     def away(*arguments: Any) -> Any:
         raise StoreUnavailable("the store is away")
@@ -306,3 +308,96 @@ def test_a_destination_that_is_away_is_asked_again_for_a_week(
     assert world.left() >= {"plan.json"} if not days else world.left() == KEPT
     assert (world.parts.store.untidied(9) == []) == bool(days)
     assert ("what batch-1 staged stays where it is" in caplog.text) == bool(days)
+
+
+@pytest.mark.parametrize(("status", "discarded"), [("completed", False), ("failed", True), ("cancelled", True)])
+def test_a_purged_job_leaves_nothing(world: World, status: Status, discarded: bool) -> None:
+    job = world.ended(status=status)
+    kept = world.ended("batch-2", status=status)
+
+    world.janitor().purge(job)
+
+    assert [each.id for each in world.parts.store.jobs()] == ["batch-2"]
+    assert world.parts.store.moves("batch-1") == []
+    assert (world.parts.home.path / "discarded").exists() is discarded
+    assert not world.folder().path.exists()
+    assert world.left("batch-2") > KEPT
+    with pytest.raises(JobUnknown):
+        world.janitor().purge(job)
+    assert not kept.expired_at
+
+
+@pytest.mark.parametrize("step", ["discard", "folder", "record"])
+def test_a_purge_that_was_cut_off_is_ended_by_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    job = world.ended(status="failed")
+    where: dict[str, tuple[Any, str]] = {
+        "discard": (Janitor, "_discard"),
+        "folder": (JobFolder, "delete"),
+        "record": (type(world.parts.store), "delete"),
+    }
+
+    def killed(*asked: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(*where[step], killed)
+    with pytest.raises(KeyboardInterrupt):
+        world.janitor().purge(job)
+    monkeypatch.undo()
+    # Shown as one that has expired, and tried again no more.
+    assert world.expired()
+    with pytest.raises(Conflict):
+        world.parts.store.move("batch-1", "failed", "submitted", "retried on request")
+    world.janitor().purge(job)
+
+    assert world.parts.store.jobs() == []
+    assert not world.folder().path.exists()
+
+
+def test_a_job_that_is_not_over_is_not_purged(world: World) -> None:
+    job = world.parts.at_work()
+    with pytest.raises(Conflict):
+        world.janitor().purge(job)
+    world.parts.store.move("batch-1", "preparing", "cancelled", "test")
+    lock = world.folder().lock("batch-1")
+    with pytest.raises(JobAlive):
+        # Its process has still something to tidy.
+        world.janitor().purge(job)
+    lock.release()
+
+    assert not world.expired()
+    world.janitor().purge(job)
+
+
+def test_a_job_whose_connection_is_gone_is_purged_but_for_what_it_staged_there(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = world.ended(status="failed")
+    world.parts.store.update("batch-1", ["failed"], spec=replace(job.spec, output=TableOutput("gone", "scores")))
+
+    world.janitor().purge(world.parts.store.get("batch-1"))
+
+    assert world.parts.store.jobs() == []
+    assert (world.parts.home.path / "discarded-apart").exists()
+    assert not (world.parts.home.path / "discarded").exists()
+    assert "what batch-1 staged stays where it is: there is no connection 'gone'" in caplog.text
+
+
+@pytest.mark.parametrize("has_run", [True, False])
+def test_a_destination_that_is_away_keeps_the_job_whose_rows_it_has(
+    world: World, monkeypatch: pytest.MonkeyPatch, has_run: bool
+) -> None:
+    job = world.ended(status="failed")
+    times = {**job.times, **({"running": T0} if has_run else {})}
+    world.parts.store.update("batch-1", ["failed"], times=times)
+
+    def away(*asked: Any, **more: Any) -> None:
+        raise AsideFailed("OutputError", "the database is away")
+
+    monkeypatch.setattr("launcher.loops.janitor.call_aside", away)
+    with pytest.raises(AsideFailed) if has_run else contextlib.nullcontext():
+        world.janitor().purge(world.parts.store.get("batch-1"))
+
+    assert bool(world.parts.store.jobs()) is has_run
+    assert world.folder().path.exists() is has_run

@@ -290,6 +290,18 @@ def test_a_connections_uri_is_never_an_argument_and_never_printed(
     assert "hunter2" not in printed.out
 
 
+def test_a_job_of_a_service_is_deleted_there(service: Stage, capsys: Captured) -> None:
+    running = "batch-2 is running; cancel it first, and purge it once it is over"
+    service.on("DELETE", "/api/v1/inference/batch/batch-1", Reply(204))
+    service.on("DELETE", "/api/v1/inference/batch/batch-2", problem(409, "conflict", running))
+    codes = [main(["jobs", "delete", job_id, "--server", service.url]) for job_id in ("batch-1", "batch-2")]
+    printed = capsys.readouterr()
+
+    assert codes == [0, 2]
+    assert [each.query for each in service.asked] == [{"purge": ["true"]}] * 2
+    assert (printed.out, printed.err) == ("batch-1 is deleted\n", f"error: {running}\n")
+
+
 def test_models_and_schedules_have_their_commands(service: Stage, capsys: Captured) -> None:
     model = {"model_id": "churn", "version": 2, "uri": "/m.onnx", "flavor": "onnx", "features": ["a", "b"]}
     schedule = {
