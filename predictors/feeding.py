@@ -13,6 +13,7 @@ from predictors.casting import cast, feedable, is_list, nan_rows, plain
 from predictors.errors import SchemaMismatch
 from predictors.lists import Fault, fitted, gaps
 from predictors.recovery import BadRow
+from predictors.taking import take_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,7 @@ def feed(rows: pa.RecordBatch, wanted: pa.Schema, nulls: Nulls) -> Fed:
     if not bad:
         return Fed(fed, None, [])
     kept = others(bad, rows.num_rows)
-    return Fed(fed.take(kept), kept, [bad[row] for row in sorted(bad)])
+    return Fed(take_rows(fed, kept), kept, [bad[row] for row in sorted(bad)])
 
 
 def others(bad: Iterable[int], rows: int) -> pa.Int32Array:

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from predictors.casting import cast, is_list, nan_rows, plain
+from predictors.taking import take
 
 # A row, and what is wrong with it, as it follows the name of its column.
 Fault = tuple[int, str]
@@ -44,7 +45,7 @@ def fitted(column: pa.Array, wanted: pa.DataType) -> tuple[pa.Array, list[Fault]
         keep = np.ones(len(column), bool)
         keep[list(missing)] = False
         kept = np.flatnonzero(keep)
-        column = column.take(pa.array(kept))
+        column = take(column, pa.array(kept))
     result, unfit = _recast(column, wanted)
     faults += [(int(row) if kept is None else int(kept[row]), text) for row, text in unfit]
     if kept is not None:

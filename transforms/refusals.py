@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from predictors.taking import take_rows
 from transforms.batches import Rejected, ScoredSpan
 from transforms.errors import RefusedRow
 from transforms.sources.base import Source
@@ -112,7 +113,7 @@ def _without(scored: ScoredSpan, refused: Sequence[RefusedRow], source: Source) 
     )
     return replace(
         scored,
-        rows=scored.rows.filter(pa.array(keep)),
+        rows=take_rows(scored.rows, pa.array(np.flatnonzero(keep))),
         rejected=rejected if scored.rejected is None else _merged(scored.rejected, rejected),
         at=None if scored.at is None else pa.array(offsets[keep], pa.int32()),
     )
@@ -122,9 +123,9 @@ def _merged(one: Rejected, other: Rejected) -> Rejected:
     """The rejected rows of both, in the order of the input."""
     at = pa.concat_arrays([one.at, other.at])
     order = pc.sort_indices(at)
-    rows = pa.Table.from_batches([one.rows, other.rows.cast(one.rows.schema)]).combine_chunks().take(order)
+    rows = pa.concat_batches([one.rows, other.rows.cast(one.rows.schema)])
     return Rejected(
-        rows=rows.combine_chunks().to_batches()[0],
+        rows=take_rows(rows, order),
         at=at.take(order),
         error_type=pa.concat_arrays([one.error_type, other.error_type]).take(order),
         error=pa.concat_arrays([one.error, other.error]).take(order),

@@ -21,6 +21,7 @@ from predictors.pool.child import ChildSetup
 from predictors.pool.inline import InlinePool
 from predictors.pressure import PRESSURE
 from predictors.recovery import RetryPolicy, text_of
+from predictors.taking import take_rows
 from transforms.batches import Batch, Rejected, ScoredSpan, Span
 from transforms.errors import PipelineError, ScoringFailed
 from transforms.pending import PENDING
@@ -60,7 +61,7 @@ class Scoring:
 
 def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> ScoredSpan:
     """Lay a batch and the model's answers together: scored rows in order, the others with their reasons."""
-    rows = batch.rows if answers.scored is None else batch.rows.take(answers.scored)
+    rows = batch.rows if answers.scored is None else take_rows(batch.rows, answers.scored)
     kept = [rows.schema.field(name) for name in passthrough]
     schema = pa.schema([*kept, *answers.predictions.schema])
     columns = [*(rows.column(name) for name in passthrough), *answers.predictions.columns]
@@ -72,7 +73,7 @@ def assemble(batch: Batch, answers: Answers, passthrough: tuple[str, ...]) -> Sc
         return ScoredSpan(batch.span, scored, skipped=skipped, notices=notices, at=at)
     indices = pa.array([row.row for row in answers.bad], pa.int32())
     rejected = Rejected(
-        rows=batch.rows.take(indices),
+        rows=take_rows(batch.rows, indices),
         at=indices if batch.at is None else pc.take(batch.at, indices),
         error_type=pa.array([row.error_type for row in answers.bad], pa.string()),
         error=pa.array([row.error for row in answers.bad], pa.string()),

@@ -32,6 +32,7 @@ from predictors.notices import Notice
 from tests.encrypting import write_encrypted
 from tests.scenes import Doubler, numbered_rows, write_files
 from tests.tables import execute
+from tests.unit.test_predictors_taking import COLUMNS
 from transforms.batches import Split
 from transforms.counts import Counts
 from transforms.errors import InputChanged, InputError, OutputError
@@ -157,6 +158,32 @@ def test_the_stored_plan_is_used_and_a_changed_input_is_named(job: Job) -> None:
     assert again.publication.splits == planned.publication.splits
     with pytest.raises(InputChanged, match=r"in/in-00\.parquet: the file changed after the job was planned"):
         attempt.run(again, AlwaysOpen())
+
+
+@pytest.mark.parametrize("passed", [True, False], ids=["passed through", "only among the rejects"])
+def test_a_rejected_row_in_the_middle_disturbs_no_type(job: Job, passed: bool) -> None:
+    # Parquet has none of the others, nor do databases.
+    names = [
+        name
+        for name, column in COLUMNS.items()
+        if not re.search("run|fixed|dictionary of|interval|union|decimal256", name) and column.type != pa.null()
+    ]
+    columns = {name: COLUMNS[name] for name in names}
+    shutil.rmtree("in")
+    write_files(Path("in"), pa.table({"id": [0, 1, 2], "value": [1.0, None, 2.0], **columns}))
+    output = replace(job.spec.output, columns=("id", *names) if passed else ("id",))
+    spec = replace(job.spec, output=output, rejects=Rejects("rejects", 1.0))
+
+    attempt.run(attempt.prepare(replace(job, spec=spec), Path("job").absolute()), AlwaysOpen())
+
+    scores, rejects = pq.read_table("scores"), pq.read_table("rejects")
+    assert len(names) >= 15
+    assert scores["id"].to_pylist() == [0, 2]
+    for name, column in columns.items():
+        first, middle, last = column.to_pylist()
+        assert rejects[name].to_pylist() == [middle], name
+        if passed:
+            assert scores[name].to_pylist() == [first, last], name
 
 
 def test_a_model_that_changed_between_attempts_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from predictors.taking import take
 from transforms.sinks.columns import decoded, items_of, kind_of, list_of
 from transforms.sinks.jsontext import json_texts, not_finite_in, uuid_texts
 from transforms.sinks.ways import Fit, Fitted, Way, rows_where
@@ -341,7 +342,7 @@ def _refused(values: pa.Array, mask: pa.Array | None, why: str) -> dict[int, str
     rows = rows_where(mask)
     if not rows:
         return {}
-    said = values.take(pa.array(rows, pa.int64())).cast(pa.string()).to_pylist()
+    said = take(values, rows).cast(pa.string()).to_pylist()
     return {row: f"{value} {why}" for row, value in zip(rows, said, strict=True)}
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from predictors.notices import Notice
+from predictors.taking import take
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def _fitted(way: Way, column: pa.Array) -> Fitted:
         if not refused:
             raise
         good = pa.array([row not in refused for row in range(len(column))])
-        rest = way.fit(column.filter(good))
+        rest = way.fit(take(column, pc.indices_nonzero(good)))
         # One that is refused may have any value.
         at = pc.subtract(pc.cumulative_sum(good.cast(pa.int64())), 1)
         made = pc.take(rest.column, pc.if_else(good, at, None))

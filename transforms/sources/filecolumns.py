@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from predictors.bounds import Bounds
+from predictors.taking import take_of
 from transforms.errors import InputError
 from transforms.sources.conforming import Lossy, conform, conform_exactly
 from transforms.sources.files import Unit, open_file, unreadable
@@ -74,7 +75,7 @@ class FileColumns:
             InputError: as `batches`.
         """
         try:
-            tables = [opened.read_row_group(row_group, columns=names).take(rows) for opened, names in self._readers]
+            tables = [take_of(opened.read_row_group(row_group, columns=names), rows) for opened, names in self._readers]
             batches = [table.combine_chunks().to_batches() for table in tables]
         except (pa.ArrowException, OSError) as error:
             raise unreadable(self.file, error) from error

@@ -21,6 +21,7 @@ from typing import Any
 import pyarrow as pa
 
 from predictors.notices import Notice
+from predictors.taking import take_rows
 from transforms.batches import Batch, Split
 from transforms.errors import InputChanged, InputError
 from transforms.ledger import fsync_folder, write_durably
@@ -125,7 +126,7 @@ class SnapshotSource:
             by_batch.setdefault(row // self.span_rows, []).append(row % self.span_rows)
         with self._mapped(split) as file:
             found = [
-                self._rows(split, file, number, columns).take(pa.array(within, pa.int32()))
+                take_rows(self._rows(split, file, number, columns), within)
                 for number, within in (by_batch or {0: []}).items()
             ]
         return pa.concat_batches(found)
