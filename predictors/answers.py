@@ -428,7 +428,11 @@ def _check_nulls(batch: pa.RecordBatch, promised: pa.Schema) -> None:
 
 
 def _shown(column: pa.Array, row: int) -> str:
-    return _cut(repr(column[row].as_py()))
+    try:
+        return _cut(repr(column[row].as_py()))
+    except ValueError:
+        # Python has no nanoseconds, and Arrow would want pandas for them.
+        return _cut(str(column.slice(row, 1).cast(pa.string())[0]))
 
 
 def _cut(text: str, most: int = _SHOWN_CHARS) -> str:

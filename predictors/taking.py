@@ -6,16 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-Places = pa.Array | Sequence[int]
 
-
-def take_rows(rows: pa.RecordBatch, places: Places) -> pa.RecordBatch:
+def take_rows(rows: pa.RecordBatch, places: pa.Array | Sequence[int]) -> pa.RecordBatch:
     """The rows at `places`, which are none of them null, in that order; the types stay."""
     at = _indices(places)
     return pa.RecordBatch.from_arrays([take(column, at) for column in rows.columns], schema=rows.schema)
 
 
-def take_of(table: pa.Table, places: Places) -> pa.Table:
+def take_of(table: pa.Table, places: pa.Array | Sequence[int]) -> pa.Table:
     """The same of a table."""
     at = _indices(places)
     return pa.table([_of_chunks(column, at) for column in table.columns], schema=table.schema)
@@ -28,7 +26,7 @@ def _of_chunks(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray | p
         return take(column.combine_chunks(), places)
 
 
-def take(column: pa.Array, places: Places) -> pa.Array:
+def take(column: pa.Array, places: pa.Array | Sequence[int]) -> pa.Array:
     """The values at `places`, which are none of them null, in that order; the type stays."""
     at = _indices(places)
     try:
@@ -46,7 +44,7 @@ def take(column: pa.Array, places: Places) -> pa.Array:
         return _joined(column, at)
 
 
-def _indices(places: Places) -> pa.Array:
+def _indices(places: pa.Array | Sequence[int]) -> pa.Array:
     return places if isinstance(places, pa.Array) else pa.array(places, pa.int64())
 
 
