@@ -430,8 +430,8 @@ def _check_nulls(batch: pa.RecordBatch, promised: pa.Schema) -> None:
 def _shown(column: pa.Array, row: int) -> str:
     try:
         return _cut(repr(column[row].as_py()))
-    except ValueError:
-        # Python has no nanoseconds, and Arrow would want pandas for them.
+    except (ValueError, OverflowError):
+        # Python has neither nanoseconds, for which Arrow would want pandas, nor years beyond 9999.
         return _cut(str(column.slice(row, 1).cast(pa.string())[0]))
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from launcher.state.job import Job
+from predictors.notices import Notice
 from transforms.counts import Counts
 
 ROWS = 10
@@ -28,6 +29,7 @@ class Prepared:
     output: str = "result"
     rejects: str = "rejects"
     already: Counts = Counts()
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from launcher.state.job import Job
+from predictors.notices import Notice
 from transforms.counts import Counts
 from transforms.errors import InputError, OutputError, TooManyRejects
 from transforms.telemetry import Telemetry
@@ -48,6 +49,7 @@ class Prepared:
     output: str
     rejects: str
     already: Counts
+    notices: tuple[Notice, ...] = ()
 
 
 @dataclass(frozen=True)
