@@ -1,6 +1,7 @@
 """A PostgreSQL table as a sink, on a real server."""
 
 import pickle
+import re
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,7 @@ from tests.contract.sinks import (
 )
 from tests.servers import Postgres
 from tests.tables import DEADLINE_S, execute, postgres_sink, read_table, refusal, span_with, until, write
+from transforms.batches import ScoredSpan, Span
 from transforms.connection import Connection, ConnectionRefused
 from transforms.counts import Counts
 from transforms.errors import LedgerError
@@ -374,17 +376,64 @@ class TestPostgresTable:
         assert "no right to add rows to it: GRANT INSERT" in refused
         assert execute(database, "SELECT (SELECT count(*) FROM scores), (SELECT count(*) FROM bets)") == [(550, 1)]
 
+    @pytest.mark.parametrize(
+        ("kept_by", "is_kept"),
+        [
+            ("SELECT 1", False),
+            (f"GRANT SELECT ON {LEDGER_TABLE} TO PUBLIC", True),
+            (f"CREATE VIEW jobs AS SELECT job FROM {LEDGER_TABLE}", True),
+            ("another job", True),
+            ("a publication", True),
+        ],
+    )
+    def test_the_table_of_jobs_goes_with_the_last_job_that_published_nothing(
+        self, schema: str, kept_by: str, is_kept: bool
+    ) -> None:
+        sink = postgres_sink(schema)
+        sink.prepare(SCHEMA)
+        if kept_by == "another job":
+            postgres_sink(schema, "others", job_id="job_2").prepare(SCHEMA)
+        elif kept_by == "a publication":
+            write(postgres_sink(schema, "others", job_id="job_2"), rows_of(0, 10))
+        else:
+            execute(schema, kept_by)
+
+        for _ in range(2):
+            sink.discard()
+
+        assert execute(schema, f"SELECT to_regclass('{LEDGER_TABLE}') IS NOT NULL") == [(is_kept,)]
+        sink.prepare(SCHEMA)
+
+    @pytest.mark.parametrize("there", ["", "CREATE TABLE scores (id bigint PRIMARY KEY)"], ids=["new", "of keys"])
+    def test_more_columns_than_a_table_has_are_found_out_beforehand(self, schema: str, there: str) -> None:
+        names = [f"c{number}" for number in range(1601 if not there else 1598)]
+        wide = pa.schema([("id", pa.int64()), *((name, pa.bool_()) for name in names)])
+        if there:
+            listed = ", ".join(f"ADD {name} boolean" for name in names)
+            execute(schema, there, f"ALTER TABLE scores {listed}")
+        sink = postgres_sink(schema)
+
+        for act in (sink.check, sink.prepare):
+            said = refusal(lambda act=act: act(wide))  # type: ignore[misc]
+            assert re.search(
+                r"the output has 1,\d+ columns.*, and a table of PostgreSQL at most 1,600; list fewer", said
+            )
+        assert sink.check(pa.schema(list(wide)[:1598])) == []
+
     def test_appended_rows_that_break_a_unique_index_leave_the_old_ones(self, schema: str) -> None:
         execute(schema, self.TABLE, "CREATE UNIQUE INDEX by_id ON scores (id)", self.OLD)
         sink = postgres_sink(schema, mode="append")
         sink.prepare(SCHEMA)
-        sink.stage([span_with(rows_of(45, 10))], None)
+        splits = [split_of(1, 2, 2), split_of(2, 5, 5)]
+        sink.stage([ScoredSpan(Span(splits[1], 0, 5, True), rows_of(-2, 5))], None)
+        sink.stage([ScoredSpan(Span(splits[0], 0, 2, True), rows_of(49, 2))], None)
 
-        said = refusal(lambda: sink.publish(manifest_of(sink, "job_1", [split_of(1, 10, 10)])))
+        said = refusal(lambda: sink.publish(manifest_of(sink, "job_1", splits)))
 
-        uri = split_of(1, 10, 10).uri
+        taken = "is in the table already (unique index by_id)"
+        named = [(1_000_000, 49), (1_000_001, 50), (2_000_003, 1), (2_000_004, 2)]
         assert 'duplicate key value violates unique constraint "by_id"' in said
-        assert f"{uri}:100000: (id) = (45) is in the table already (unique index by_id)" in said
+        assert "; ".join(f"input:{row}: (id) = ({id_}) {taken}" for row, id_ in named) in said
         assert execute(schema, "SELECT count(*) FROM scores") == [(50,)]
 
     def test_a_table_of_jobs_from_before_there_was_appending_is_used_on(self, schema: str) -> None:

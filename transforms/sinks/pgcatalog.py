@@ -118,6 +118,13 @@ def exists(cursor: dbapi.Cursor, table: PostgresTable) -> bool:
     return bool(found)
 
 
+def may_drop(cursor: dbapi.Cursor, table: PostgresTable) -> bool:
+    """Whether there is a table of that name, and the user, who owns it, has given nobody rights to it."""
+    owned = "SELECT pg_has_role(relowner, 'USAGE') AND relacl IS NULL FROM pg_class WHERE oid = to_regclass($1::text)"
+    found = fetch(cursor, owned, (str(table),))
+    return bool(found and found[0][0])
+
+
 def lock(cursor: dbapi.Cursor, what: str) -> None:
     """Wait for, and hold until the end of the transaction, a lock that only other jobs of ours ask for."""
     fetch(cursor, "SELECT pg_advisory_xact_lock(hashtextextended($1::text, 0)) IS NULL", (what,))

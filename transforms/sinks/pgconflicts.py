@@ -82,7 +82,8 @@ class Publishing:
             f"SELECT {text}, string_agg({place}, chr(30) ORDER BY {quoted(SPLIT)}, {quoted(ROW)}), there FROM"
             f" (SELECT *, {there} AS there FROM (SELECT {quoted(SPLIT)}, {quoted(ROW)}, {chosen} FROM {self.staging}"
             f" WHERE {filled}) AS keyed) AS marked GROUP BY {listed}, there HAVING count(*) > 1 OR there"
-            f" ORDER BY min({quoted(SPLIT)}), min({quoted(ROW)}) LIMIT {_MOST_NAMED}",
+            f" ORDER BY min({quoted(SPLIT)}), (array_agg({quoted(ROW)} ORDER BY {quoted(SPLIT)}, {quoted(ROW)}))[1]"
+            f" LIMIT {_MOST_NAMED}",
         )
         return [self._said(f"({', '.join(keys)}) = ({key})", places, taken, name) for key, places, taken in rows]
 

@@ -20,6 +20,8 @@ from transforms.sinks.ways import can_fit
 
 # Every table has these: https://www.postgresql.org/docs/current/ddl-system-columns.html
 _SYSTEM_COLUMNS = {"tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"}
+# https://www.postgresql.org/docs/current/limits.html
+_MOST_COLUMNS = 1600
 _SYSTEM_SCHEMAS = ("pg_", "information_schema")
 # Of arrays, items may be compared, but not keys.
 _REMEDIES = {
@@ -180,7 +182,18 @@ class Target:
                     f"its column {column.name} is NOT NULL without a default, and the output has no such column; add it"
                     " to output.columns, or give it a default"
                 )
+        self._check_number(len(declared))
         return Staged(declared, notices)
+
+    def _check_number(self, columns: int) -> None:
+        found = relation(self.cursor, self.table)
+        own = len(POSITION) if found is not None and found.judges_late else 0
+        if columns + own > _MOST_COLUMNS:
+            beside = f" and {own} of the job's own" if own else ""
+            raise self.error(
+                f"the output has {columns:,} columns{beside}, and a table of PostgreSQL at most {_MOST_COLUMNS:,}; list"
+                " fewer in output.columns, or write Parquet"
+            )
 
     def _new(self, given: pa.Field) -> tuple[Column, list[Notice]]:
         """The column that a new table gets."""

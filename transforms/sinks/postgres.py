@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from typing import Any
 
@@ -26,7 +26,7 @@ from transforms.sinks.base import Manifest
 from transforms.sinks.columns import LEDGER_TABLE, check_names
 from transforms.sinks.mode import Mode, check_appends_to
 from transforms.sinks.names import PostgresTable, quoted, split_name
-from transforms.sinks.pgcatalog import columns, exists, fetch, lock
+from transforms.sinks.pgcatalog import columns, exists, fetch, lock, may_drop
 from transforms.sinks.pgcolumns import NAME_BYTES, Column
 from transforms.sinks.pgconflicts import Publishing
 from transforms.sinks.pgsession import transaction
@@ -37,6 +37,13 @@ _JOB_NAME = re.compile(r"[a-z0-9_]{1,40}")
 
 # Of the table of jobs: in which order they published, and whether their rows were added to those that were there.
 _LATER_COLUMNS = ("number bigint GENERATED ALWAYS AS IDENTITY", "appended boolean NOT NULL DEFAULT false")
+
+# A row for whatever keeps the table of jobs: one that published, or the staging of one that may.
+_OTHERS_OR_PUBLISHED = r"""
+    SELECT 1 FROM {} UNION ALL
+    SELECT 1 FROM pg_class AS relation JOIN pg_namespace AS schema ON schema.oid = relation.relnamespace
+    WHERE schema.nspname = $1::text AND relation.relname LIKE '\_penstock\_%' LIMIT 1
+"""
 
 
 @dataclass(frozen=True)
@@ -196,8 +203,19 @@ class PostgresSink:
             cursor.execute("COMMIT")
 
     def discard(self) -> None:
-        """Drop the staging tables."""
+        """Drop the staging tables, and the table of jobs with them where none has published or is at work."""
         self.clean()
+        with self._transaction() as cursor:
+            schema = self._target(cursor).schema
+            # As in `prepare`: a job that begins makes the table anew, or has its staging tables by now.
+            lock(cursor, f"penstock prepares in {quoted(schema)}")
+            if not may_drop(cursor, _ledger(schema)):
+                return
+            if not fetch(cursor, _OTHERS_OR_PUBLISHED.format(_ledger(schema)), (schema,)):
+                with suppress(dbapi.Error):
+                    # Else a view of somebody's shows it.
+                    cursor.execute(f"DROP TABLE {_ledger(schema)}")
+                    cursor.execute("COMMIT")
 
     @contextmanager
     def _transaction(self, read_only: bool = False) -> Iterator[dbapi.Cursor]:
