@@ -77,7 +77,8 @@ def test_a_full_disk_fails_the_job_with_a_clear_line_and_room_lets_it_end(folder
     assert json.loads((folder / "resume.json").read_text())["counts"]["scored_rows"] == ROWS
     assert pq.read_table(folder / "published")["id"].to_pylist() == list(range(ROWS))
     left = {name for name in (folder / "end.txt").read_text().split() if name != "home"}
-    assert left == {"scores"}
+    # The result, and its manifest beside it.
+    assert left == {"scores", ".scores.penstock.json"}
 
 
 def test_a_read_only_disk_is_refused_before_any_row_is_read(folder: Path) -> None:

@@ -217,8 +217,7 @@ class PublishedFolder:
                 # Made with all that is missing above it.
                 return
             folder = folder.parent
-        if not os.access(found, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        _check_access(found, os.W_OK | os.X_OK)
 
     def _check_replaceable(self) -> list[str]:
         """The files that go when the target is replaced, by their paths in it.
@@ -243,8 +242,7 @@ class PublishedFolder:
                 raise OutputError(
                     f"{self.purpose} {self.target}: a mount point cannot be replaced whole; name a folder inside it"
                 )
-            if not os.access(real, os.W_OK):
-                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            _check_access(real, os.W_OK)
             if any(content.iterdir()):
                 if not may_exist(content):
                     raise OutputError(self._exists())
@@ -654,6 +652,13 @@ class PublishedFolder:
             raise OutputError(f"{self.purpose} {self.target}: {_reason(error)}") from error
 
 
+def _check_access(path: str | Path, mode: int) -> None:
+    """Raise what the file system would, if it does not let this process do so."""
+    if not os.access(path, mode):
+        reason = errno.EROFS if os.statvfs(path).f_flag & os.ST_RDONLY else errno.EACCES
+        raise OSError(reason, os.strerror(reason))
+
+
 def _is_at(fd: int, path: Path) -> bool:
     """Whether an open file is still the one that is found at `path`."""
     try:
@@ -666,7 +671,9 @@ def _reason(error: OSError) -> str:
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
             return "the disk is full; free some space and resume the job, its staged rows are kept"
-        case errno.EACCES | errno.EPERM | errno.EROFS:
+        case errno.EROFS:
+            return f"not writable ({error.strerror}); name another folder"
+        case errno.EACCES | errno.EPERM:
             return f"not writable ({error.strerror}); change its permissions or name another folder"
         case errno.ENOTDIR:
             return "a part of the path is a file; name a folder"
