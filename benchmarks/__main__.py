@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from benchmarks import files, memory, rejects, service, startup, tables
+from benchmarks import durations, files, memory, rejects, service, startup, tables
 from benchmarks.folders import bench_folder
 from benchmarks.report import Section, print_section, record
 from benchmarks.settings import Settings
@@ -21,6 +21,7 @@ BENCHMARKS: dict[str, Callable[[Settings], Section]] = {
     "rejects": rejects.measure,
     "memory": memory.measure,
     "service": service.measure,
+    "durations": durations.measure,
 }
 
 

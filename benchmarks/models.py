@@ -1,5 +1,6 @@
 """The churn model as the measured programs hold it: one ONNX Runtime session, called with a fixed number of rows."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -71,3 +72,43 @@ class Picky:
             raise ValueError("monthly_charges is negative")
         scores = score(self._session, columns, call_rows=rows.num_rows)
         return pa.record_batch([pa.array(scores)], schema=self.output_schema)
+
+
+class _Summing:
+    """A model whose answers are nothing to speak of: what its calls take is."""
+
+    output_schema = pa.schema([(SCORE_COLUMN, pa.float64())])
+
+    def predict(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """Answer with the first feature, when the time has passed."""
+        self.spend(rows.num_rows)
+        return pa.record_batch([rows.column(FEATURES[0]).cast(pa.float64())], schema=self.output_schema)
+
+    def spend(self, rows: int) -> None:
+        """Take the time of a call."""
+        raise NotImplementedError
+
+
+class SlowRows(_Summing):
+    """5 ms for each row, waiting, as for something elsewhere."""
+
+    def spend(self, rows: int) -> None:
+        """Wait."""
+        time.sleep(0.005 * rows)
+
+
+class SlowCalls(_Summing):
+    """0.4 s for each call, however many rows it has."""
+
+    def spend(self, rows: int) -> None:
+        """Wait."""
+        time.sleep(0.4)
+
+
+class Computing(_Summing):
+    """Some 50 µs of Python for each row."""
+
+    def spend(self, rows: int) -> None:
+        """Compute."""
+        for _ in range(rows):
+            sum(range(2000))

@@ -180,7 +180,7 @@ def _with_sqlite(settings: Settings, sizes: ServiceSizes, section: Section) -> N
     try:
         ids = _filled(store, sizes, "SQLite")
         DataSet(SMALL_JOB_ROWS).make()
-        with _penstock(folder, {}) as server:
+        with penstock(folder, {}) as server:
             rss = {"at the start": server.rss_mib}
             model = {"model_id": history.MODELS[0], "uri": str(model_file()), "features": FEATURES}
             server.post("/api/v1/models", model)
@@ -234,7 +234,7 @@ def _with_postgres(settings: Settings, sizes: ServiceSizes, section: Section) ->
             store = SqlJobStore.named(uri, folder / "none")
             try:
                 ids = _filled(store, sizes, "PostgreSQL")
-                with _penstock(folder, {"PENSTOCK_STORE": uri}) as server:
+                with penstock(folder, {"PENSTOCK_STORE": uri}) as server:
                     for read, asked in _reads(server, ids, sizes.seconds, 1).items():
                         _ask_each_list_once(server, asked)
                         wait_for_quiet(settings.patience_s)
@@ -413,7 +413,7 @@ def _growth(rss: Mapping[str, float], requests: int) -> Comparison:
 
 
 @contextmanager
-def _penstock(folder: Path, more: Mapping[str, str]) -> Iterator[Server]:
+def penstock(folder: Path, more: Mapping[str, str]) -> Iterator[Server]:
     """`penstock serve` on a free port, ready to start jobs."""
     variables = environment() | {
         "PENSTOCK_HOME": str(folder / "home"),

@@ -6,7 +6,6 @@ may reach; rows are counted, as far as that takes no longer than a second.
 
 import contextlib
 import hashlib
-import math
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -31,6 +30,7 @@ from launcher.errors import (
     StoreUnavailable,
 )
 from launcher.estimate.counting import Counting
+from launcher.estimate.estimating import Asking, Estimating
 from launcher.forks.aside import call_aside
 from launcher.forks.forking import Forks
 from launcher.home import Home
@@ -62,8 +62,6 @@ _REGISTER_CONNECTION = "register it by `penstock connections set` or POST /api/v
 _RETRIED = "retried on request"
 # A store's clock and a launcher's.
 _CLOCKS_APART = timedelta(seconds=5)
-# What a start costs a job, however few its rows are.
-_START_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +112,7 @@ class Admission:
         self._settings = settings
         self._forks = forks
         self._counting = Counting(looks, str(home.path), settings.job_environment)
+        self._estimating = Estimating(store, looks, str(home.path), settings.job_environment)
 
     def submit(
         self,
@@ -187,7 +186,7 @@ class Admission:
             model_version=asked.model_version,
             name=request.name,
             labels=dict(request.labels),
-            estimated_minutes=self._estimated_minutes(caller.tenant, asked, rows),
+            estimated_seconds=self._estimated_s(caller.tenant, asked, rows),
             keeps_result=isinstance(asked.spec.output, ParquetOutput) and not asked.spec.output.path,
             webhook=webhook,
             traceparent=traceparent,
@@ -354,6 +353,8 @@ class Admission:
             retry_of=job.id,
             webhook=job.webhook,
         )
+        again = Asked(made.spec, made.model_id, made.model_version, made.working_dir)
+        made = replace(made, estimated_seconds=self._estimated_s(job.tenant, again, made.total_rows, tries=False))
         try:
             self._store.add(made, f"the rejected rows of {job.id}", self._store.webhook_secret(job.id))
         except JobExists:
@@ -455,14 +456,18 @@ class Admission:
     def _too_many(self, rows: int) -> RequestError:
         return RequestError([Problem("input", too_many_rows(rows, self._settings.max_input_rows))])
 
-    def _estimated_minutes(self, tenant: str, asked: Asked, rows: int | None) -> int | None:
-        """How long jobs of this model took per row so far; whole minutes, rounded up."""
-        if rows is None or asked.model_id is None:
-            return None
-        rate = self._store.rate(tenant, asked.model_id, asked.model_version)
-        if rate is None or not rate.rows:
-            return None
-        return max(1, math.ceil((_START_S + rows * rate.seconds / rate.rows) / 60))
+    def _estimated_s(self, tenant: str, asked: Asked, rows: int | None, *, tries: bool = True) -> float | None:
+        """How long a job will take from its start; None where its rows are not known."""
+        asking = Asking(
+            tenant,
+            asked.spec,
+            asked.model_id,
+            asked.model_version,
+            asked.working_dir,
+            lambda: {name: self._reach.uri(tenant, name) for name in connections_of(asked.spec)},
+            self._reach.confinement(tenant).bounds,
+        )
+        return self._estimating.seconds(asking, rows, tries=tries)
 
     def _placed(self, job: Job) -> Job:
         """`job` with what lies in its own folder, for which its id has to be known."""

@@ -132,6 +132,8 @@ def job_json(job: Job, live: Live) -> dict[str, Any]:
         "output": job.output,
         "rejects": job.rejects,
         "seconds": {name: round(value, 3) for name, value in seconds.items()},
+        "estimated_duration_minutes": minutes_of(job.estimated_seconds),
+        "estimated_duration_seconds": None if job.estimated_seconds is None else round(job.estimated_seconds, 1),
         "started_at": timestamp(job.started_at),
         "finished_at": timestamp(job.finished_at),
         "error": job.error,
@@ -173,6 +175,11 @@ def model_words(model_id: str | None, version: int | None, uri: str | None) -> s
     if model_id is not None:
         return model_id if version is None else f"{model_id} v{version}"
     return uri and (uri if len(uri) <= _CELL_CHARS else f"…{uri[1 - _CELL_CHARS :]}")
+
+
+def minutes_of(seconds: float | None) -> int | None:
+    """A duration in whole minutes, rounded up."""
+    return None if seconds is None else max(1, math.ceil(seconds / 60))
 
 
 def second(at: datetime) -> str:
@@ -389,6 +396,8 @@ def plan_json(report: PlanReport) -> dict[str, Any]:
         "predictions": as_json_rows(report.predictions),
         "refused": report.refused,
         "sample_rows": report.sample_rows,
+        "estimated_duration_minutes": minutes_of(report.likely_s),
+        "estimated_duration_seconds": round(report.likely_s, 1),
         "seconds": {"low": round(low, 1), "likely": round(report.likely_s, 1), "high": round(high, 1)},
         "memory_bytes": report.memory_bytes,
         "assumptions": list(report.assumptions),
@@ -442,7 +451,7 @@ def sample_lines(
 
 def time_range(low_s: float, high_s: float, likely_s: float) -> str:
     """How long something takes, for people."""
-    return f"{_range(low_s, high_s)}, likely {_duration(likely_s)}"
+    return f"{_range(low_s, high_s)}, likely {duration(likely_s)}"
 
 
 def _range(low_s: float, high_s: float) -> str:
@@ -452,9 +461,9 @@ def _range(low_s: float, high_s: float) -> str:
     return f"{low_s / 60:.0f} to {high_s / 60:.0f} min"
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """A time, in minutes where they are many."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"  # two minutes
+    return f"{seconds:,.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} min"  # two minutes
 
 
 def dumped(value: Any) -> str:

@@ -13,6 +13,8 @@ def estimate_object(report: dict[str, Any]) -> dict[str, Any]:
     seconds = report["seconds"]
     return {
         "rows": report["rows"],
+        "estimated_duration_minutes": report["estimated_duration_minutes"],
+        "estimated_duration_seconds": report["estimated_duration_seconds"],
         "seconds": {name: float(seconds[name]) for name in ("low", "likely", "high")},
         "memory_gb": round(report["memory_bytes"] / 2**30, 2),
         "assumptions": report["assumptions"],

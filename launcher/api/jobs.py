@@ -89,6 +89,7 @@ def submit(request: Request, caller: Submitter, once: OnceOnlyJson) -> Response:
                 "job_id": None,
                 "status": "scheduled",
                 "estimated_duration_minutes": None,
+                "estimated_duration_seconds": None,
                 "input_row_count": None,
                 "schedule_id": schedule.id,
                 "next_runs": [stamp(at) for at in next_runs(schedule)],

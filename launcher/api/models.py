@@ -57,6 +57,7 @@ class SubmittedJob(Answer):
                     "job_id": "batch-0123456789",
                     "status": "submitted",
                     "estimated_duration_minutes": 15,
+                    "estimated_duration_seconds": 870.0,
                     "input_row_count": 500_000,
                 }
             ]
@@ -66,8 +67,10 @@ class SubmittedJob(Answer):
     job_id: Annotated[str, Field(examples=["batch-0123456789"])]
     status: Literal["submitted"]
     estimated_duration_minutes: Annotated[
-        int | None, Field(description="By what jobs of this model took; null while that is not known.", examples=[15])
+        int | None,
+        Field(description="From its start to its end; null if its rows were not known within a second.", examples=[15]),
     ]
+    estimated_duration_seconds: Annotated[float | None, Field(ge=0, description="The same.", examples=[870.0])]
     input_row_count: Annotated[
         Rows | None, Field(description="Null if it was not known within a second; the job has it later.")
     ]
@@ -79,6 +82,7 @@ class ScheduledJob(Answer):
     job_id: None
     status: Literal["scheduled"]
     estimated_duration_minutes: None
+    estimated_duration_seconds: None
     input_row_count: None
     schedule_id: Annotated[str, Field(examples=["sched-0123456789"])]
     next_runs: Annotated[list[Time], Field(description="The next five; none while it is paused.")]
@@ -175,6 +179,9 @@ class JobAnswer(Answer):
     rows_per_second: Annotated[float | None, Field(ge=0, examples=[41_000.0])]
     input_row_count: Rows | None
     estimated_duration_minutes: Annotated[int | None, Field(ge=1, examples=[15])]
+    estimated_duration_seconds: Annotated[
+        float | None, Field(ge=0, description="As estimated when its rows became known.", examples=[870.0])
+    ]
     error: Annotated[str | None, Field(description="Why it failed, in one line.")]
     notices: list[JobNotice]
     output: OutputPlace
@@ -249,6 +256,8 @@ class EstimateAnswer(Answer):
     """What a job would take."""
 
     rows: Rows
+    estimated_duration_minutes: Annotated[int, Field(ge=1, examples=[15])]
+    estimated_duration_seconds: Annotated[float, Field(ge=0, description="The likely ones.", examples=[870.0])]
     seconds: EstimateSeconds
     memory_gb: Annotated[float, Field(ge=0)]
     assumptions: list[str]

@@ -1,14 +1,14 @@
 """A job becomes the object that is told of it: the same job the same object, whenever it is looked at."""
 
-import math
 import threading
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from launcher.api.answers import dumped
-from launcher.report import percentage
+from launcher.report import minutes_of, percentage
 from launcher.state.job import Job, shown_counts
+from launcher.state.speed import ends_at, sped
 from pipelines.spec import TableOutput
 from predictors.bounds import lies_in
 
@@ -35,6 +35,7 @@ def job_object(job: Job, jobs: Path) -> dict[str, Any]:
     """
     counts = shown_counts(job)
     completion = estimated_completion(job)
+    duration_s = _duration_s(job, completion)
     base = f"{JOBS_PATH}/{job.id}"
     return {
         "job_id": job.id,
@@ -66,7 +67,8 @@ def job_object(job: Job, jobs: Path) -> dict[str, Any]:
         "kept_rows": kept_rows(job),
         "rows_per_second": _rounded(rows_per_second(job)),
         "input_row_count": job.total_rows,
-        "estimated_duration_minutes": _estimated_minutes(job, completion),
+        "estimated_duration_minutes": minutes_of(duration_s),
+        "estimated_duration_seconds": duration_s,
         "error": job.error,
         "notices": [notice.to_json() for notice in job.notices],
         "output": {"destination": job.spec.output.destination, "location": _output_location(job, base, jobs)},
@@ -108,7 +110,8 @@ def submission(job: Job) -> dict[str, Any]:
         "job_id": job.id,
         # Perhaps it is at work by now; what was done is that it was submitted.
         "status": "submitted",
-        "estimated_duration_minutes": job.estimated_minutes,
+        "estimated_duration_minutes": minutes_of(job.estimated_seconds),
+        "estimated_duration_seconds": _rounded(job.estimated_seconds),
         "input_row_count": job.total_rows,
     }
 
@@ -137,15 +140,17 @@ def rows_per_second(job: Job) -> float | None:
 
 
 def estimated_completion(job: Job) -> datetime | None:
-    """When a running job has all rows behind it, if it goes on as it did; None while that is not known."""
-    rate = rows_per_second(job) if job.status == "running" else None
-    if rate is None or job.total_rows is None or job.live_at is None:
+    """When a running job has all rows behind it, if it goes on as it did of late; None while that is not known.
+
+    An attempt that goes on where another was begins with the other's speed.
+    """
+    if job.status != "running" or job.total_rows is None or job.speed is None or job.running_at is None:
         return None
+    now = job.live_at or job.running_at
+    # Before the first beat of an attempt, its own rows are not told yet.
+    speed = sped(job.speed, job.attempt, job.running_at, 0, now)
     left = max(0, job.total_rows - (job.already + job.live.counts).total)
-    try:
-        return job.live_at + timedelta(seconds=left / rate)
-    except OverflowError:
-        return None
+    return ends_at(speed, left, now)
 
 
 def kept_rows(job: Job) -> int | None:
@@ -168,14 +173,14 @@ def _elapsed_s(job: Job) -> float:
     return (end - job.running_at).total_seconds()
 
 
-def _estimated_minutes(job: Job, completion: datetime | None) -> int | None:
-    """As it was estimated when it was submitted; else as it goes; else as it went. Whole minutes, rounded up."""
-    if job.estimated_minutes is not None:
-        return job.estimated_minutes
+def _duration_s(job: Job, completion: datetime | None) -> float | None:
+    """As it was estimated when its rows became known; else as it goes; else as it went."""
+    if job.estimated_seconds is not None:
+        return round(job.estimated_seconds, 1)
     end = job.finished_at if job.status == "completed" else completion
     if job.started_at is None or end is None:
         return None
-    return max(1, math.ceil((end - job.started_at).total_seconds() / 60))
+    return round(max((end - job.started_at).total_seconds(), 0.1), 1)
 
 
 def _output_location(job: Job, base: str, jobs: Path) -> str | None:

@@ -26,7 +26,7 @@ from launcher.client import (
     Unwritable,
 )
 from launcher.logs import text_line
-from launcher.report import LISTED, Reason, aligned, dumped, second
+from launcher.report import LISTED, Reason, aligned, dumped, duration, second
 from launcher.screen import counting_rows, print_summary
 
 # Reasons are counted among so many rejected rows, which are fetched for it.
@@ -116,7 +116,9 @@ def followed(service: Service, job: Job, wait: bool, as_json: bool) -> int:
         raise ValueError(f"{job.id} was submitted by somebody else")
     if taken.input_row_count is not None:
         lines.append(("rows", f"{taken.input_row_count:,}"))
-    if taken.estimated_duration_minutes is not None:
+    if taken.estimated_duration_seconds is not None:
+        lines.append(("time", f"about {duration(taken.estimated_duration_seconds)}"))
+    elif taken.estimated_duration_minutes is not None:
         lines.append(("time", f"about {taken.estimated_duration_minutes:,} min"))
     lines.append(("look", f"penstock jobs show {job.id}{service.words}"))
     _tell(taken.raw, f"{job.id} {taken.status}", lines, taken.status, as_json)

@@ -98,6 +98,7 @@ class JobStatus:
     next_attempt_at: datetime | None
     input_row_count: int | None
     estimated_duration_minutes: int | None
+    estimated_duration_seconds: float | None
     expired_at: datetime | None
     timestamps: Mapping[str, datetime]
     seconds: Mapping[str, float]
@@ -118,13 +119,15 @@ class Submission:
     Args:
         job_id: which job.
         status: `submitted`.
-        estimated_duration_minutes, input_row_count: None where they are not known within a second.
+        estimated_duration_minutes, estimated_duration_seconds, input_row_count: None where the rows were not known
+            within a second.
         raw: the answer as it came.
     """
 
     job_id: str
     status: str
     estimated_duration_minutes: int | None
+    estimated_duration_seconds: float | None
     input_row_count: int | None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -192,6 +195,7 @@ class Estimate:
     Args:
         rows: of its input.
         seconds: how long it would take.
+        estimated_duration_minutes, estimated_duration_seconds: how long most likely.
         memory_gb: how much memory it would take.
         assumptions: what has to hold for that, in words.
         sample: what was tried.
@@ -207,6 +211,8 @@ class Estimate:
     sample: Sample
     output: tuple[Column, ...]
     notices: tuple[Notice, ...]
+    estimated_duration_minutes: int | None = None
+    estimated_duration_seconds: float | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
 
@@ -402,6 +408,7 @@ def read_job(told: Told) -> JobStatus:
         next_attempt_at=told.time("next_attempt_at"),
         input_row_count=told.whole("input_row_count"),
         estimated_duration_minutes=told.whole("estimated_duration_minutes"),
+        estimated_duration_seconds=told.number("estimated_duration_seconds"),
         expired_at=told.time("expired_at"),
         timestamps={name: at for name in stamps.values if (at := stamps.time(name)) is not None},
         seconds={name: value for name, value in told.mapping("seconds").items() if isinstance(value, int | float)},
@@ -423,6 +430,7 @@ def read_submission(told: Told) -> Submission:
         told.needed("job_id"),
         told.needed("status"),
         told.whole("estimated_duration_minutes"),
+        told.number("estimated_duration_seconds"),
         told.whole("input_row_count"),
         told.values,
     )
@@ -448,6 +456,8 @@ def read_estimate(told: Told) -> Estimate:
         ),
         told.all("output", lambda column: Column(column.needed("column"), column.needed("type"))),
         _read_notices(told),
+        told.whole("estimated_duration_minutes"),
+        told.number("estimated_duration_seconds"),
         told.values,
     )
 

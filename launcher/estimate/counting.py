@@ -27,7 +27,7 @@ _TURN_S = 5.0
 # A server that is cold is waited for: it needs a second, on a busy machine some.
 _WARM_S = 10.0
 # What a process needs besides its count: to be forked, and to answer.
-_FORK_S = 0.3
+_FORK_S = 0.5
 # A count needs next to nothing; what a query sorts lies on the disk.
 _MEMORY_BYTES = 256 * 1024 * 1024
 # What is told of an input; all else that may become of its process says nothing about it.

@@ -6,7 +6,7 @@ from typing import Any
 from launcher.estimate.look import look
 from launcher.logs import masked
 from launcher.report import plan_json
-from launcher.worker.jobprocess import with_uris
+from launcher.worker.uris import with_uris
 from pipelines.spec import JobSpec
 from predictors.bounds import Bounds
 from predictors.errors import PredictorError

@@ -58,6 +58,9 @@ PRELOAD = (
 LOOKS_PRELOAD = (
     "launcher.forks.aside",
     "launcher.estimate.counting",
+    "launcher.estimate.probing",
+    "predictors.onnx",
+    "predictors.python",
     "transforms.sources.counting",
     "adbc_driver_postgresql.dbapi",
     "adbc_driver_sqlite.dbapi",

@@ -23,7 +23,7 @@ from launcher.state import tables
 # How long a statement waits for another writer; a move takes milliseconds, so this is for a machine that stands still.
 BUSY_S = 30
 # The newest of `migrations/versions`; written here, so that a store that is up to date costs no import of Alembic.
-HEAD = "0003"
+HEAD = "0004"
 # Any number that other programs on the same PostgreSQL are unlikely to lock; further ones count up from it.
 _LOCKS = 0x70656E73
 # Connections of one process to a PostgreSQL; its own threads are all that share them.

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from launcher.errors import MoveForbidden
+from launcher.state.speed import Speed
 from pipelines.spec import JobSpec
 from predictors.notices import Notice
 from transforms.counts import Counts
@@ -134,7 +135,8 @@ class Job:
         shown: rows accounted for, as they were shown last; never fewer are shown again.
         snapshot_rows: rows of the query copied so far, while preparing.
         notices: what was found about the data: while preparing; once it was to be published, while running, too.
-        estimated_minutes: how long it was thought to take when it was submitted.
+        estimated_seconds: how long it was thought to take when its rows became known, from its start to its end.
+        speed: how fast it gets on, whatever attempt.
         keeps_result: the result lies in the job's own folder, and goes with it.
         expired_at: when what the service kept of it was deleted.
         webhook: who is told of its moves.
@@ -183,7 +185,8 @@ class Job:
     shown: Counts = Counts()
     snapshot_rows: int | None = None
     notices: tuple[Notice, ...] = ()
-    estimated_minutes: int | None = None
+    estimated_seconds: float | None = None
+    speed: Speed | None = None
     keeps_result: bool = False
     expired_at: datetime | None = None
     webhook: Webhook | None = None

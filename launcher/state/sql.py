@@ -34,7 +34,8 @@ from launcher.state.job import (
     moved,
     stopped_as,
 )
-from launcher.state.store import Ended, Filter, Position, Rate
+from launcher.state.speed import Speed
+from launcher.state.store import Ended, Filter, Past, Position
 from pipelines.spec import JobSpec
 from predictors.notices import Notice
 from transforms.counts import Counts
@@ -45,7 +46,10 @@ _CLAIMING = 1
 # Upper bounds, in seconds, of the histogram of how long jobs wait in line: a fork, a busy minute, a night's backlog.
 QUEUE_WAIT_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3600, 14400)
 # Among how many of a model's completed jobs those of one version are looked for: reading 1,000 rows takes 2 ms.
-_RATE_AMONG = 1000
+_PAST_AMONG = 1000
+# How many jobs tell of the next.
+_PAST_OF_MODEL, _PAST_OF_ALL = 5, 20
+_PAST = (_jobs.c.total_rows, _jobs.c.seconds, _jobs.c.spec)
 # Jobs that are kept read: reading one takes 0.1 ms, and whoever looks at a page looks at it again. About 5 MB.
 _KEPT_READ = 1024
 # Queries for pages, by what is filtered.
@@ -182,17 +186,17 @@ class SqlJobStore:
         with self.database.reading() as connection:
             return int(connection.execute(query).scalar_one())
 
-    def rate(self, tenant: str, model_id: str, model_version: int | None) -> Rate | None:
-        """How fast the last completed jobs of a model were."""
+    def past(self, tenant: str, model_id: str, model_version: int | None) -> list[Past]:
+        """The last completed jobs of a model."""
         last = (
-            sa.select(_jobs.c.total_rows, _jobs.c.seconds, _jobs.c.model_version, _jobs.c.attempt, _jobs.c.created_at)
+            sa.select(*_PAST, _jobs.c.model_version, _jobs.c.attempt, _jobs.c.created_at)
             .where(_jobs.c.tenant == tenant, _jobs.c.model_id == model_id, _jobs.c.status == "completed")
             .order_by(_jobs.c.created_at.desc())
-            .limit(_RATE_AMONG)
+            .limit(_PAST_AMONG)
             .subquery()
         )
         query = (
-            sa.select(last.c.total_rows, last.c.seconds)
+            sa.select(last.c.total_rows, last.c.seconds, last.c.spec)
             .where(
                 last.c.model_version == model_version,
                 last.c.total_rows > 0,
@@ -200,14 +204,34 @@ class SqlJobStore:
                 last.c.attempt == 1,
             )
             .order_by(last.c.created_at.desc())
-            .limit(5)
+            .limit(_PAST_OF_MODEL)
         )
+        return self._past(query)
+
+    def past_of_all(self, tenant: str) -> list[Past]:
+        """The last completed jobs of a tenant."""
+        query = (
+            sa.select(*_PAST)
+            .where(_jobs.c.tenant == tenant, _jobs.c.status == "completed", _jobs.c.attempt == 1)
+            .order_by(_jobs.c.created_at.desc())
+            .limit(_PAST_OF_ALL)
+        )
+        return self._past(query)
+
+    def _past(self, query: "sa.Select[Any]") -> list[Past]:
         with self.database.reading() as connection:
-            ended = [(rows, Seconds(**json.loads(seconds))) for rows, seconds in connection.execute(query)]
-        if not ended:
-            return None
-        seconds = sum(each.prepare + each.run + each.complete for _, each in ended)
-        return Rate(sum(rows for rows, _ in ended), seconds)
+            found = connection.execute(query).all()
+        ended = [(rows, Seconds(**json.loads(seconds)), json.loads(spec)["config"]) for rows, seconds, spec in found]
+        return [
+            Past(
+                rows or 0,
+                seconds.prepare + seconds.run + seconds.complete,
+                seconds.score,
+                config["batch_size"],
+                config["parallelism"],
+            )
+            for rows, seconds, config in ended
+        ]
 
     def move(
         self,
@@ -601,6 +625,7 @@ _TO_TEXT: dict[str, Callable[[Any], str | None]] = {
     "seconds": _dumped,
     "live": _dumped,
     "webhook": _dumped,
+    "speed": lambda speed: None if speed is None else json.dumps({**asdict(speed), "at": speed.at.isoformat()}),
     "notices": lambda notices: json.dumps([notice.to_json() for notice in notices]),
     "labels": lambda labels: json.dumps(dict(labels)),
     "times": lambda times: json.dumps({status: at.isoformat() for status, at in times.items()}),
@@ -623,6 +648,13 @@ def _webhook(text: str | None) -> Webhook | None:
     return Webhook(values["url"], tuple(values["events"]))
 
 
+def _speed(text: str | None) -> Speed | None:
+    if text is None:
+        return None
+    values = json.loads(text)
+    return Speed(**{**values, "at": datetime.fromisoformat(values["at"])})
+
+
 _FROM_TEXT: dict[str, Callable[[Any], Any]] = {
     "spec": lambda text: JobSpec.from_json(json.loads(text)),
     "counts": _counts,
@@ -631,6 +663,7 @@ _FROM_TEXT: dict[str, Callable[[Any], Any]] = {
     "seconds": lambda text: Seconds(**json.loads(text)),
     "live": _live,
     "webhook": _webhook,
+    "speed": _speed,
     "notices": lambda text: tuple(map(Notice.from_json, json.loads(text or "[]"))),
     "labels": json.loads,
     "times": lambda text: {status: datetime.fromisoformat(at) for status, at in json.loads(text).items()},

@@ -34,11 +34,22 @@ class Position(NamedTuple):
     job_id: str
 
 
-class Rate(NamedTuple):
-    """Rows that jobs have scored, and the seconds that they took, start and publishing included."""
+@dataclass(frozen=True)
+class Past:
+    """What a job has cost that ended well at its first attempt.
+
+    Args:
+        rows: of its input.
+        seconds: from its start to its end.
+        score_s: of that the model's, of all threads together.
+        batch_size, parallelism: of its spec.
+    """
 
     rows: int
     seconds: float
+    score_s: float
+    batch_size: int = 1000
+    parallelism: int = 4
 
 
 class Ended(NamedTuple):
@@ -125,8 +136,11 @@ class JobStore(Protocol):
     def count(self, schedule_id: str, statuses: Collection[Status] = ACTIVE) -> int:
         """How many jobs of a schedule are in some states."""
 
-    def rate(self, tenant: str, model_id: str, model_version: int | None) -> Rate | None:
-        """How fast the last completed jobs of a model were; None when there were none."""
+    def past(self, tenant: str, model_id: str, model_version: int | None) -> list[Past]:
+        """The last completed jobs of a model, the newest first: a few, of those that needed one attempt."""
+
+    def past_of_all(self, tenant: str) -> list[Past]:
+        """The last completed jobs of a tenant, likewise."""
 
     def move(
         self,

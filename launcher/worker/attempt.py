@@ -71,6 +71,7 @@ class Prepared:
         in_flight_share: of the spans that are in flight at once; less after an attempt that ran out of memory.
         crashes: what is known of earlier attempts that died while the model was called.
         notices: what was found about the data while preparing, by this attempt or the one that planned.
+        row_s: seconds that the model was seen to take for a row, all threads together; None where it was not asked.
     """
 
     spec: JobSpec
@@ -84,6 +85,7 @@ class Prepared:
     in_flight_share: float
     crashes: CrashRecord
     notices: tuple[Notice, ...] = ()
+    row_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -147,18 +149,20 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
         noticed = [*source.notices, *sink.check(bound.output_schema), *rejects.check()]
     sink.prepare(bound.output_schema)
     rejects.prepare()
+    row_s = None
     if stored is None:
+        splits, row_s = _plan(spec, bound, folder)
         stored = {
             "model_sha256": model_sha256,
             "input": _input_json(source),
             "predictions": _encoded(predictor.output_schema),
-            "splits": [split.to_json() for split in _plan(spec, bound, folder)],
+            "splits": [split.to_json() for split in splits],
             "notices": [notice.to_json() for notice in merged(noticed)],
         }
         write_durably(plan_file, json.dumps(stored).encode())
     publication = _publication(job, folder, stored, sink, rejects)
     already = count(sink.all_notes())
-    return _prepared(job, folder, publication, already, bound)
+    return replace(_prepared(job, folder, publication, already, bound), row_s=row_s)
 
 
 def _predictions_added_to(spec: JobSpec, folder: Path) -> pa.Schema | None:
@@ -171,8 +175,10 @@ def _predictions_added_to(spec: JobSpec, folder: Path) -> pa.Schema | None:
         return None
 
 
-def _plan(spec: JobSpec, bound: Bound, folder: Path) -> tuple[Split, ...]:
+def _plan(spec: JobSpec, bound: Bound, folder: Path) -> tuple[tuple[Split, ...], float | None]:
     """The splits of the input, cut into spans by how many threads share it, and by the pace of the model.
+
+    Also what a row took, of all threads together, where the model was asked.
 
     The file `asked` in the job's folder has a byte for each process that came to its end while it asked the model for
     its pace. After two the model is not asked, nor after one that died of the call: the run has to get along with it.
@@ -182,12 +188,12 @@ def _plan(spec: JobSpec, bound: Bound, folder: Path) -> tuple[Split, ...]:
     splits = cut(bound.source.plan(bound.columns, batch_size), batch_size, threads)
     longest = max(splits, key=_longest_span, default=None)
     if longest is None or _longest_span(longest) <= batch_size:
-        return splits
+        return splits, None
     if asked.exists() and asked.stat().st_size >= _MOST_ASKED:
-        return splits
+        return splits, None
     first_rows = SpanName(longest.id, 0, _longest_span(longest))
     if crashes.findings().suspects_in(first_rows):
-        return splits
+        return splits, None
     with open(asked, "ab") as file:
         file.write(b".")
     try:
@@ -195,7 +201,7 @@ def _plan(spec: JobSpec, bound: Bound, folder: Path) -> tuple[Split, ...]:
             row_s = seconds_a_row(bound, longest, batch_size, bound.nulls, threads)
     finally:
         asked.unlink(missing_ok=True)
-    return cut(splits, batch_size, threads, row_s)
+    return cut(splits, batch_size, threads, row_s), None if row_s is None else row_s / threads
 
 
 def _longest_span(split: Split) -> int:

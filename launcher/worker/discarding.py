@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from launcher.state.job import Job
-from launcher.worker.jobprocess import with_uris
+from launcher.worker.uris import with_uris
 from pipelines.spec import JobSpec
 
 

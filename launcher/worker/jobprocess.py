@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -34,6 +34,7 @@ import predictors
 import transforms
 from launcher import ATTEMPT
 from launcher.errors import Conflict, LauncherError, StoreUnavailable
+from launcher.estimate.duration import USUAL_FIXED_S, Probe, estimated_s
 from launcher.forks.processes import adopt_orphans, kill_rest, wait_for_orphans
 from launcher.home import Home, JobLock
 from launcher.logs import TEXT_FORMAT, JsonFormatter, Masking, MaskingFormatter, masked, masked_lines
@@ -48,11 +49,13 @@ from launcher.state.job import (
     stopped_as,
 )
 from launcher.state.sql import SqlJobStore
+from launcher.state.store import Past
 from launcher.worker.failures import Unexpected, is_passing, outcome_of, wait_s
 from launcher.worker.gate import JobGate
 from launcher.worker.handover import Handover
 from launcher.worker.progress import SnapshotProgress, counts_of, kept_rows, seconds_of
 from launcher.worker.pulse import Pulse
+from launcher.worker.uris import with_uris
 from launcher.worker.watch import End, Watch
 from pipelines.spec import JobSpec, SqlInput, TableOutput
 from predictors.bounds import Bounds
@@ -104,6 +107,7 @@ class JobProcess:
             handover.lease_s,
             on_cancel=lambda: self._watch.end(End("cancelled", "cancelled on request")),
             on_fenced=self._leave,
+            now=self._now,
         )
 
     def run(self) -> NoReturn:
@@ -155,6 +159,7 @@ class JobProcess:
             rejects=prepared.rejects,
             already=prepared.already,
             notices=prepared.notices,
+            **self._estimated(prepared.total_rows, getattr(prepared, "row_s", None)),
         )
         result = attempt.run(prepared, JobGate(self._home, job.id, job.attempt, self._open_store))
         if self._store.get(job.id).status == "running":
@@ -171,6 +176,23 @@ class JobProcess:
             seconds=replace(self._seconds(live), **result.seconds),
         )
         attempt.drop_snapshot(self._folder.path)
+
+    def _estimated(self, rows: int, row_s: float | None) -> dict[str, Any]:
+        """How long the job will take, as a change to its record, where it was not told when it was submitted.
+
+        Args:
+            row_s: what a row was seen to take, of all threads; None where that is not known.
+        """
+        job = self._job
+        if job.estimated_seconds is not None or job.started_at is None:
+            return {}
+        past: list[Past] = []
+        if job.model_id is not None:
+            past = self._store.past(job.tenant, job.model_id, job.model_version)
+        so_far_s = (self._now() - job.started_at).total_seconds()
+        probe = None if row_s is None else Probe(row_s=row_s)
+        seconds = estimated_s(rows, job.spec.config.batch_size, past, max(USUAL_FIXED_S, so_far_s), probe)
+        return {"estimated_seconds": round(seconds, 3)}
 
     def _fail_or_tell(self, error: BaseException) -> None:
         try:
@@ -426,16 +448,6 @@ def _flush() -> None:
     for flush in (logging.shutdown, sys.stdout.flush, sys.stderr.flush):
         with contextlib.suppress(Exception):  # the disk of the log may be full
             flush()
-
-
-def with_uris(spec: JobSpec, uris: Mapping[str, str]) -> JobSpec:
-    """`spec` with each connection's URI in the place of its name."""
-    given, wanted = spec.input, spec.output
-    if isinstance(given, SqlInput):
-        spec = replace(spec, input=replace(given, connection=uris.get(given.connection, given.connection)))
-    if isinstance(wanted, TableOutput):
-        spec = replace(spec, output=replace(wanted, connection=uris.get(wanted.connection, wanted.connection)))
-    return spec
 
 
 def run_forked(arguments: dict[str, Any], fds: Sequence[int]) -> NoReturn:

@@ -7,11 +7,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from launcher.errors import Conflict, JobUnknown, StoreUnavailable
 from launcher.state.job import Job, Live
+from launcher.state.speed import Speed, sped
 from launcher.state.store import JobStore
 from launcher.worker.progress import counts_of, read_live, read_snapshot
 from transforms.telemetry import Telemetry
@@ -33,6 +35,7 @@ class Pulse:
         current: the job as the process sees it, once a move that is under way is over.
         on_cancel: called when the job was told to stop; each time that it is seen.
         on_fenced: called when another attempt has taken over, or the job is over: nothing may be touched any more.
+        now: the time, as the store tells it.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Pulse:
         lease_s: float,
         on_cancel: Callable[[], object],
         on_fenced: Callable[[], object],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._store = store
         self._progress = progress
@@ -52,6 +56,8 @@ class Pulse:
         self._lease_s = lease_s
         self._on_cancel = on_cancel
         self._on_fenced = on_fenced
+        self._now = now
+        self._speed: Speed | None = None
         self._never = threading.Event()
         self._silent_since: float | None = None
         self._thread = threading.Thread(target=self._run, name="pulse", daemon=True)
@@ -97,6 +103,7 @@ class Pulse:
             changes["snapshot_rows"] = None if snapshot is None else snapshot.rows
         else:
             changes["shown"] = counts_of(job, live)
+            changes |= self._sped(job, live)
         try:
             if self._store.beat(job.id, job.attempt, self._lease_s, **changes):
                 self._on_cancel()
@@ -112,3 +119,11 @@ class Pulse:
                 _log.error("%s: %s; this attempt ends", job.id, error)
                 self._on_fenced()
         return bool(live.counts.total)
+
+    def _sped(self, job: Job, live: Live) -> dict[str, Any]:
+        """How fast the job gets on, as a change to its record."""
+        if job.running_at is None or job.status != "running":
+            return {}
+        known = self._speed or job.speed
+        self._speed = sped(known, job.attempt, job.running_at, live.counts.total, self._now())
+        return {"speed": self._speed}

@@ -12,7 +12,8 @@ import pytest
 
 from launcher.errors import Conflict, JobExists, JobUnknown, MoveForbidden
 from launcher.state.job import ACTIVE, TERMINAL, Job, Live, Seconds, Status, Webhook, new_id, shown_counts
-from launcher.state.store import Ended, Filter, JobStore, Position, Rate
+from launcher.state.speed import Speed
+from launcher.state.store import Ended, Filter, JobStore, Past, Position
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
 from transforms.counts import Counts
@@ -224,7 +225,8 @@ class JobStoreContract:
             live_at=T0,
             shown=Counts(1, 2, 3),
             snapshot_rows=2**40,
-            estimated_minutes=15,
+            estimated_seconds=870.5,
+            speed=Speed(1.5, 2.5, 1, 3, T0),
             keeps_result=True,
             webhook=Webhook("https://example.org/hook", ("completed",)),
             traceparent="00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
@@ -697,11 +699,11 @@ class JobStoreContract:
         assert store.ended(second.finished_at) == [second, third]
         assert store.ended(third.finished_at + timedelta(microseconds=1)) == []
 
-    def test_the_rate_is_that_of_the_last_completed_jobs_of_a_version(self, store: JobStore) -> None:
+    def test_past_jobs_are_the_last_completed_ones_of_a_version(self, store: JobStore) -> None:
         def ended(n: int, version: int, rows: int, run_s: float, status: Status = "completed") -> None:
             made = queued(f"batch-{n}", "a", T0 + timedelta(seconds=n), model_id="m", model_version=version)
             store.add(made, "POST")
-            come_to(store, made.id, status, total_rows=rows, seconds=Seconds(1, run_s, 0.5))
+            come_to(store, made.id, status, total_rows=rows, seconds=Seconds(1, run_s, 0.5, score=run_s))
 
         # Five are looked at, so the first is not.
         for n, rows in enumerate([99_999, 100, 200, 300, 400, 500]):
@@ -710,10 +712,11 @@ class JobStoreContract:
         ended(11, 1, 7, 9, "failed")
         ended(12, 1, 0, 9)
 
-        assert store.rate("a", "m", 1) == Rate(1500, 5 * 3.5)
-        assert store.rate("a", "m", 2) == Rate(1000, 2.5)
-        assert store.rate("a", "m", 3) is None
-        assert store.rate("b", "m", 1) is None
+        assert store.past("a", "m", 1) == [Past(rows, 3.5, 2, 7, 4) for rows in (500, 400, 300, 200, 100)]
+        assert store.past("a", "m", 2) == [Past(1000, 2.5, 1, 7, 4)]
+        assert store.past("a", "m", 3) == store.past("b", "m", 1) == []
+        assert [job.rows for job in store.past_of_all("a")] == [0, 1000, 500, 400, 300, 200, 100, 99_999]
+        assert store.past_of_all("b") == []
 
     def test_totals_hold_each_row_once_while_it_is_scored_and_after(self, store: JobStore) -> None:
         def rows() -> float:

@@ -19,6 +19,7 @@ import pytest
 from launcher.api.models import EstimateAnswer, JobAnswer, JobPage, LogPage, RowPage, ScheduledJob, SubmittedJob
 from launcher.errors import AsideFailed
 from launcher.state.job import Live, Seconds
+from launcher.state.speed import sped
 from tests.api import ASIDE, BATCH, JSON, ROWS, SEED, Api, checked, problem, serving, wait_for
 from tests.contract.sinks import manifest_of, split_of
 from tests.mute import mute_postgres
@@ -39,10 +40,16 @@ def test_the_first_request_of_the_documentation_is_answered_as_there(api: Api, c
     answer = client.post(BATCH, content=SEED, headers=JSON)
 
     submitted = checked(answer, 202, SubmittedJob)
-    assert list(answer.json()) == ["job_id", "status", "estimated_duration_minutes", "input_row_count"]
+    assert list(answer.json()) == [
+        "job_id",
+        "status",
+        "estimated_duration_minutes",
+        "estimated_duration_seconds",
+        "input_row_count",
+    ]
     assert re.fullmatch("batch-[0-9a-f]{10}", submitted.job_id)
     assert submitted.input_row_count == ROWS
-    assert submitted.estimated_duration_minutes is None
+    assert (submitted.estimated_duration_minutes, submitted.estimated_duration_seconds) == (1, 1.5)
     assert answer.headers["Location"] == f"{BATCH}/{submitted.job_id}"
 
 
@@ -50,7 +57,8 @@ def test_a_running_job_is_told_of_as_in_the_documentation(api: Api, client: http
     job_id = api.submit(client)
     job = api.run(job_id, scored=650)
     assert job.running_at is not None
-    api.service.store.update(job_id, ["running"], live_at=job.running_at + timedelta(seconds=650))
+    now = job.running_at + timedelta(seconds=650)
+    api.service.store.update(job_id, ["running"], live_at=now, speed=sped(None, 1, job.running_at, 650, now))
 
     answer = client.get(f"{BATCH}/{job_id}")
 
@@ -82,7 +90,9 @@ def test_a_job_that_took_long_before_is_estimated_to_again(api: Api, client: htt
 
     answer = client.post(BATCH, content=SEED, headers=JSON)
 
-    assert checked(answer, 202, SubmittedJob).estimated_duration_minutes == 3
+    told = checked(answer, 202, SubmittedJob)
+    assert told.estimated_duration_seconds == 120
+    assert told.estimated_duration_minutes == 2
 
 
 def test_a_job_with_a_schedule_becomes_a_schedule(api: Api, client: httpx.Client) -> None:
@@ -607,9 +617,12 @@ class TestEstimates:
         "predictions": [{"churn": 0.5}, {"churn": float("nan")}],
         "refused": ["customers:3 ValueError: no"],
         "sample_rows": 10,
+        "estimated_duration_minutes": 1,
+        "estimated_duration_seconds": 2.0,
         "seconds": {"low": 1.0, "likely": 2, "high": 3.5},
         "memory_bytes": 300 * 2**20,
         "assumptions": ["nothing else runs"],
+        "notices": [],
     }
 
     def test_tell_what_was_found_out(self, api: Api, client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -618,6 +631,7 @@ class TestEstimates:
         told = checked(client.post(f"{BATCH}/estimate", content=SEED, headers=JSON), 200, EstimateAnswer)
 
         assert told.seconds.model_dump() == {"low": 1, "likely": 2, "high": 3.5}
+        assert (told.estimated_duration_minutes, told.estimated_duration_seconds) == (1, 2.0)
         assert told.memory_gb == 0.29
         assert told.sample.predictions == [{"churn": 0.5}, {"churn": None}]
         assert client.get(BATCH).json()["jobs"] == []

@@ -85,7 +85,9 @@ def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ForkServer]:
 
 
 @pytest.fixture
-def world(tmp_path: Path, forks: ForkServer) -> Iterator[World]:
+def world(tmp_path: Path, forks: ForkServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    # However busy the machine is.
+    monkeypatch.setattr("launcher.admission._COUNT_S", 60.0)
     work = tmp_path / "work"
     write_rows(work / "in.parquet", 10)
     with sqlite3.connect(work / "sales.db") as database:
@@ -142,7 +144,7 @@ def test_a_job_waits_in_its_queue_with_all_that_was_asked(world: World) -> None:
     assert world.parts.store.get(job.id) == job
     assert (job.status, job.tenant, job.managed, job.attempt) == ("submitted", "acme", True, 1)
     assert (job.model_id, job.model_version, job.name, job.labels) == ("churn", 1, "nightly", {"team": "growth"})
-    assert (job.total_rows, job.estimated_minutes, job.keeps_result) == (10, None, False)
+    assert (job.total_rows, job.estimated_seconds, job.keeps_result) == (10, 1.5, False)
     assert (job.spec.config.batch_size, job.spec.config.parallelism) == (50, 2)
     assert job.spec.model == ModelSpec(str(world.work / "churn.onnx"), "onnx")
     assert job.spec.input == ParquetInput((str(world.work / "in.parquet"),))
@@ -502,7 +504,13 @@ def ran(world: World, job: Job, rows: int, run_s: float) -> None:
     store.move(job.id, "preparing", "running", "test", total_rows=rows)
     store.move(job.id, "running", "completing", "test")
     store.move(
-        job.id, "completing", "completed", "test", outcome="clean", counts=Counts(rows), seconds=Seconds(1, run_s, 1)
+        job.id,
+        "completing",
+        "completed",
+        "test",
+        outcome="clean",
+        counts=Counts(rows),
+        seconds=Seconds(1, run_s, 1, score=run_s),
     )
 
 
@@ -510,21 +518,68 @@ def test_the_estimate_comes_from_earlier_jobs_of_the_model(world: World) -> None
     first = world.submit({})
     ran(world, first, rows=100, run_s=998.0)
     second = world.submit({})
-    # Ten rows at ten seconds each, and what a start costs.
+    # Ten rows at ten seconds each, and what starts cost.
     world.models.register("acme", "churn", ModelSpec("churn-2.onnx", "onnx"))
     other_version = world.submit({})
     without_id = world.submit({"model_id": None, "model": {"uri": "churn.onnx"}})
 
-    assert first.estimated_minutes is None
-    assert second.estimated_minutes == 2
-    assert other_version.estimated_minutes is None
-    assert without_id.estimated_minutes is None
+    assert first.estimated_seconds == pytest.approx(1.5)
+    assert second.estimated_seconds == pytest.approx(101.2, abs=1)
+    # What starts cost here; models that cannot be loaded cost nothing.
+    assert other_version.estimated_seconds == without_id.estimated_seconds == pytest.approx(2, abs=1)
 
 
-def test_no_estimate_is_under_a_minute(world: World) -> None:
-    ran(world, world.submit({}), rows=1_000_000, run_s=1.0)
+SLOW = """
+import time
+import pyarrow as pa
+class Slow:
+    features = ["id"]
+    output_schema = pa.schema([("y", pa.int64())])
+    def predict(self, rows):
+        time.sleep(0.02 * rows.num_rows)
+        return pa.record_batch({"y": rows["id"]})
+class Endless(Slow):
+    def load(self):
+        time.sleep(600)
+class Fast(Slow):
+    def predict(self, rows):
+        return pa.record_batch({"y": rows["id"]})
+"""
 
-    assert world.submit({}).estimated_minutes == 1
+
+@pytest.mark.parametrize(("name", "least_s", "most_s"), [("Slow", 50, 10_000), ("Fast", 0.5, 4), ("Endless", 4, 10)])
+def test_the_first_job_of_a_model_is_estimated_by_trying_it(
+    world: World, monkeypatch: pytest.MonkeyPatch, name: str, least_s: float, most_s: float
+) -> None:
+    (world.work / "slow.py").write_text(SLOW)
+    write_rows(world.work / "many.parquet", 10_000)
+    world.models.register("acme", "slow", ModelSpec(f"slow:{name}", "python"), working_dir=str(world.work))
+    if name == "Endless":
+        monkeypatch.setattr("launcher.estimate.estimating._PROBE_S", 0.5)
+        least_s = 1.4
+    body = {"model_id": "slow", "input": {"source": "parquet", "path": "many.parquet"}}
+    first = world.submit(body)
+
+    assert first.estimated_seconds is not None
+    assert least_s < first.estimated_seconds < most_s
+
+
+def test_a_model_is_tried_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    (world.work / "slow.py").write_text(SLOW)
+    write_rows(world.work / "many.parquet", 10_000)
+    world.models.register("acme", "slow", ModelSpec("slow:Fast", "python"), working_dir=str(world.work))
+    tried: list[str] = []
+
+    def call(forks: Any, function: str, arguments: Any, **options: Any) -> Any:
+        tried.append(function)
+        return {"load_s": 0.0, "call_s": 0.0, "row_s": 0.01, "moving_s": 0.0, "threads": 2.0}
+
+    monkeypatch.setattr("launcher.estimate.estimating.call_aside", call)
+    admission, asked = world.admission, request({"model_id": "slow", "input": {**FILES, "path": "many.parquet"}})
+    jobs = [admission.submit(Caller("acme", "submitter"), asked) for _ in range(3)]
+
+    assert [job.estimated_seconds for job in jobs] == [51.5] * 3
+    assert tried == ["launcher.estimate.probing:probe"]
 
 
 # --- retries -----------------------------------------------------------------------------------------------------
@@ -597,6 +652,13 @@ def test_the_rejected_rows_become_a_job_that_adds_to_the_result(world: World) ->
     # It is not the one that keeps the result.
     assert not child.keeps_result
     assert sorted(path.name for path in folder.iterdir()) == ["input", "progress", "reserve"]
+
+
+def test_rejected_rows_are_estimated_by_their_number(world: World) -> None:
+    child = world.admission.retry_rejected(with_rejects(world))
+
+    assert child.estimated_seconds is not None
+    assert 0 < child.estimated_seconds < 10
 
 
 def test_the_rejected_rows_are_kept_though_they_go_where_they_lay(world: World) -> None:

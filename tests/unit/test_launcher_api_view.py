@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from launcher.api.models import JobAnswer
 from launcher.api.view import JOBS_PATH, job_object, stamp
 from launcher.state.job import Job, Live, Seconds, Status, moved, shown_counts
+from launcher.state.speed import sped
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
 from transforms.counts import Counts
@@ -44,6 +45,8 @@ def go(job: Job, to: Status, at_s: float, **changes: Any) -> Job:
 def beat(job: Job, seconds: float, live: Live) -> Job:
     """As a job's process tells the store of itself."""
     told = replace(job, live=live, live_at=after(seconds))
+    if job.status == "running" and job.running_at is not None:
+        told = replace(told, speed=sped(job.speed, job.attempt, job.running_at, live.counts.total, after(seconds)))
     return replace(told, shown=shown_counts(told))
 
 
@@ -70,13 +73,14 @@ def test_the_job_of_the_documentation() -> None:
     assert told(now)["estimated_completion"] == "2025-03-15T10:12:02Z"
     assert told(now)["rows_per_second"] == 694.4
     assert told(now)["estimated_duration_minutes"] == 13
+    assert told(now)["estimated_duration_seconds"] == 721
 
 
 def test_a_job_that_waits_knows_little() -> None:
     made = told(job())
 
     assert made["progress"] == {"total_rows": None, "processed_rows": 0, "percentage": None}
-    for name in ("started_at", "estimated_completion", "rows_per_second", "estimated_duration_minutes", "finished_at"):
+    for name in ("started_at", "estimated_completion", "rows_per_second", "estimated_duration_seconds", "finished_at"):
         assert made[name] is None
     assert made["output"] == {"destination": "table", "location": "predictions.churn_scores"}
     assert made["links"]["self"] == f"{JOBS_PATH}/batch-0123456789"
@@ -89,9 +93,9 @@ def test_the_same_job_is_told_of_in_the_same_way_whenever_it_is_looked_at() -> N
 
 
 def test_what_was_estimated_at_first_stays() -> None:
-    assert (
-        told(beat(replace(running(), estimated_minutes=15), 50, Live(scored=1000)))["estimated_duration_minutes"] == 15
-    )
+    made = told(beat(replace(running(), estimated_seconds=870.04), 50, Live(scored=1000)))
+
+    assert (made["estimated_duration_minutes"], made["estimated_duration_seconds"]) == (15, 870.0)
 
 
 def test_a_job_that_is_done_says_how_long_it_took() -> None:
@@ -259,6 +263,14 @@ def test_the_time_left_does_not_jump_between_attempts_that_lose_little() -> None
     long = [seconds for seconds in left if seconds > 3]
 
     assert max(max(a / b, b / a) for a, b in itertools.pairwise(long)) < 2
+
+
+@pytest.mark.parametrize("name", ["dies", "dies with nothing", "dies and dies"])
+def test_the_end_is_told_from_the_first_moment_of_a_further_attempt(name: str) -> None:
+    again = [each for _, each in STEADY[name].seen() if each["attempt"] > 1 and each["status"] == "running"]
+
+    assert again
+    assert all(each["estimated_completion"] is not None for each in again)
 
 
 @st.composite

@@ -3,7 +3,7 @@
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import pytest
 
 from launcher.admission import Admission
 from launcher.errors import RequestError, StoreUnavailable
+from launcher.forks.forking import Forks
 from launcher.loops.timekeeper import Timekeeper
 from launcher.reach.tenant import Reach
 from launcher.request.service import Defaults
@@ -23,6 +24,7 @@ from launcher.state.registry import Connections, Models
 from launcher.state.schedules import Schedule, Schedules, run_id
 from pipelines.spec import ParquetInput
 from predictors.base import ModelSpec
+from tests.api import warm_looks
 from tests.unit.launcher_parts import PATIENCE_S, FakeForks, Parts, parts
 
 # Half past midnight in Berlin: yesterday, in UTC.
@@ -36,13 +38,15 @@ BODY = {"model_id": "churn", "input": {"source": "parquet", "path": "in.parquet"
 class World:
     parts: Parts
     work: Path
+    # Where inputs are counted; nowhere.
+    looks: Forks = field(default_factory=lambda: FakeForks(is_warm=False))
 
     def timekeeper(self) -> Timekeeper:
         settings = Settings()
         connections = Connections(self.parts.database)
         reach = Reach(settings, connections, self.parts.home.path, self.work, lambda: False)
         models = Models(self.parts.database)
-        admission = Admission(self.parts.home, self.parts.store, models, reach, settings, FakeForks())
+        admission = Admission(self.parts.home, self.parts.store, models, reach, settings, FakeForks(), self.looks)
         return Timekeeper(self.parts.store, self.schedules, admission, Defaults())
 
     @property
@@ -89,6 +93,7 @@ def test_nothing_is_made_before_its_time(world: World) -> None:
 
 
 def test_a_job_is_made_when_it_is_due_and_the_schedule_goes_on(world: World) -> None:
+    world.looks = warm_looks()
     world.add(webhook_secret="hush-hush")
     assert world.at(DUE) == 1
     assert world.at(DUE + timedelta(seconds=1)) == 0
@@ -306,6 +311,7 @@ def test_all_that_is_wrong_is_told_in_one_line(world: World) -> None:
 
 
 def test_a_file_that_is_not_there_on_that_day_is_told(world: World) -> None:
+    world.looks = warm_looks()
     world.add(body={**BODY, "input": {"source": "parquet", "path": "{{ scheduled_date }}.parquet"}})
     world.at(DUE)
 
@@ -340,14 +346,14 @@ def test_a_store_that_is_away_for_a_moment_costs_no_run(world: World, monkeypatc
 def test_a_schedule_that_breaks_holds_up_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.add("sched-1", {**BODY, "name": "breaks"})
     world.add("sched-2")
-    estimated = Admission._estimated_minutes
+    estimated = Admission._estimated_s
 
-    def breaking(self: Admission, tenant: str, asked: Any, rows: int | None) -> int | None:
+    def breaking(self: Admission, tenant: str, asked: Any, rows: int | None) -> float | None:
         if not world.parts.store.jobs() and world.schedule("sched-1").next_at == DUE:
             raise ZeroDivisionError("division by zero")
         return estimated(self, tenant, asked, rows)
 
-    monkeypatch.setattr(Admission, "_estimated_minutes", breaking)
+    monkeypatch.setattr(Admission, "_estimated_s", breaking)
 
     assert world.at(DUE) == 1
     assert world.schedule("sched-1").last_error == "no job could be made of it: ZeroDivisionError"

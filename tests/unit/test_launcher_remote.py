@@ -16,7 +16,7 @@ BATCH = "/api/v1/inference/batch"
 JOB = f"{BATCH}/batch-1"
 SECRET = "postgresql://scorer:hunter2@db/warehouse"
 ACCEPTED = Reply(
-    202, {"job_id": "batch-1", "status": "submitted", "estimated_duration_minutes": 15, "input_row_count": 500_000}
+    202, {"job_id": "batch-1", "status": "submitted", "estimated_duration_seconds": 900.0, "input_row_count": 500_000}
 )
 
 

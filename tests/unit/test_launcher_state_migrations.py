@@ -76,13 +76,15 @@ class _Migrations:
         with database.transaction() as connection:
             # As the first version had it.
             connection.execute(sa.text("DROP INDEX ix_jobs_untidied"))
-            for column in ("tidied_at", "notices"):
+            for column in ("tidied_at", "notices", "speed", "estimated_seconds"):
                 connection.execute(sa.text(f"ALTER TABLE jobs DROP COLUMN {column}"))
+            connection.execute(sa.text("ALTER TABLE jobs ADD COLUMN estimated_minutes INTEGER"))
+            connection.execute(sa.text("UPDATE jobs SET estimated_minutes = 2 WHERE id = 'batch-2'"))
             connection.execute(sa.text("UPDATE alembic_version SET version_num = '0001'"))
 
         again = SqlJobStore(open_database())
 
-        assert {job.id for job in again.jobs()} == {"batch-1", "batch-2"}
+        assert {job.id: job.estimated_seconds for job in again.jobs()} == {"batch-1": None, "batch-2": 120.0}
         # What had expired was tidied away then.
         assert again.untidied(9) == []
         again.expire("batch-2")

@@ -208,6 +208,8 @@ def test_a_living_job_as_json() -> None:
         "output": "out",
         "rejects": None,
         "seconds": {"prepare": 0, "run": 0, "complete": 0, "read": 0, "score": 1.235, "write": 0},
+        "estimated_duration_minutes": None,
+        "estimated_duration_seconds": None,
         "started_at": "2025-03-15T10:00:00.250Z",
         "finished_at": None,
         "error": None,

@@ -99,6 +99,8 @@ def test_rows_are_told_with_those_of_earlier_attempts(beating: Beating) -> None:
 
     assert told.shown == Counts(140, 2, 0)
     assert told.live.staged == 42
+    assert told.speed is not None
+    assert (told.speed.attempt, told.speed.done, told.speed.rows) == (1, 42, 42)
 
 
 def test_the_first_row_is_told_before_the_next_beat_is_due(beating: Beating) -> None:
