@@ -40,6 +40,8 @@ _FIND_S = 1.0
 # Seconds that databases take for a value that is read, or written, about; that files take for one, and for a byte.
 _READ_VALUE_S, _TABLE_VALUE_S = 0.3e-6, 1e-6
 _MOVED_VALUE_S, _BYTE_S = 0.02e-6, 4e-9
+# Programs for each core, beyond which more of them say nothing of what a job gets.
+_BUSIEST = 4.0
 # Loading takes so long with most models, and is part of what every job costs.
 _USUAL_LOAD_S = 0.1
 
@@ -272,4 +274,6 @@ def _moving_s(spec: JobSpec, rows: pa.RecordBatch, predictor: Predictor) -> floa
     written += len(predictor.output_schema.names)
     if isinstance(spec.output, TableOutput):
         return max(read_s, written * _TABLE_VALUE_S)
-    return max(read_s, written * _MOVED_VALUE_S + row_bytes * written / columns * _BYTE_S)
+    # The model was timed beside whatever else uses the cores now; this is how fast it is where nothing does.
+    busy = min(max(os.getloadavg()[0] / _cores(), 1.0), _BUSIEST) ** 0.5
+    return max(read_s, written * _MOVED_VALUE_S + row_bytes * written / columns * _BYTE_S) * busy
