@@ -6,6 +6,21 @@ import pyarrow.compute as pc
 
 from predictors.tensors import dtype_of
 
+# In the metadata of a field: its text is the digits of numbers, or NaN or infinity, as no number type holds them all.
+DIGITS = b"penstock:digits"
+
+
+def holds_digits(field: pa.Field, wanted: pa.DataType) -> bool:
+    """Whether a column is text of which a float can be made, as a source has said."""
+    return pa.types.is_floating(wanted) and is_text(field.type) and DIGITS in (field.metadata or {})
+
+
+def digits_to_floats(column: pa.Array) -> tuple[pa.Array, list[int]]:
+    """The float64 next to each number, and the rows whose number is beyond all of them."""
+    floats = column.cast(pa.float64())
+    beyond = pc.and_(pc.is_inf(floats), pc.invert(pc.match_substring(column, "Inf")))
+    return floats, pc.indices_nonzero(beyond.fill_null(False)).to_pylist()
+
 
 def feedable(given: pa.DataType, wanted: pa.DataType) -> bool:
     """Whether values of type `given` can be fed as `wanted`. Text is never read as a number."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from predictors.base import Nulls
-from predictors.casting import cast, feedable, is_list, nan_rows, plain
+from predictors.casting import cast, digits_to_floats, feedable, holds_digits, is_list, nan_rows, plain
 from predictors.errors import SchemaMismatch
 from predictors.lists import Fault, fitted, gaps
 from predictors.recovery import BadRow
@@ -39,9 +39,11 @@ def check_features(columns: pa.Schema, wanted: pa.Schema) -> None:
     """
     check_names(columns, wanted.names)
     for field in wanted:
-        given = columns.field(field.name).type
-        if not feedable(given, field.type):
-            raise SchemaMismatch(f"the model takes column {field.name!r} as {field.type}, but the input has {given}")
+        given = columns.field(field.name)
+        if not feedable(given.type, field.type) and not holds_digits(given, field.type):
+            raise SchemaMismatch(
+                f"the model takes column {field.name!r} as {field.type}, but the input has {given.type}"
+            )
 
 
 def check_names(columns: pa.Schema, names: Iterable[str]) -> None:
@@ -71,7 +73,7 @@ def feed(rows: pa.RecordBatch, wanted: pa.Schema, nulls: Nulls) -> Fed:
         SchemaMismatch: a feature is null or NaN and `nulls` is "fail".
     """
     bad: dict[int, BadRow] = {}
-    casted = [_fed(field.name, rows.column(field.name), field.type, nulls, bad) for field in wanted]
+    casted = [_fed(field.name, _numbers(rows, field, bad), field.type, nulls, bad) for field in wanted]
     fed = pa.RecordBatch.from_arrays(casted, schema=wanted)
     if not bad:
         return Fed(fed, None, [])
@@ -91,6 +93,17 @@ def nearest(name: str, names: Iterable[str]) -> str:
     folded = {each.casefold(): each for each in names}
     near = difflib.get_close_matches(name.casefold(), folded, n=1)
     return f"; did you mean {folded[near[0]]!r}?" if near else f"; there are {', '.join(folded.values())}"
+
+
+def _numbers(rows: pa.RecordBatch, wanted: pa.Field, bad: dict[int, BadRow]) -> pa.Array:
+    """A column of `rows`; where it holds the digits of numbers and floats are wanted, those."""
+    column = rows.column(wanted.name)
+    if not holds_digits(rows.schema.field(wanted.name), wanted.type):
+        return column
+    floats, beyond = digits_to_floats(column)
+    for row in beyond:
+        bad.setdefault(row, BadRow(row, "UnfitFeature", f"column {wanted.name} holds a number beyond {wanted.type}"))
+    return floats
 
 
 def _fed(name: str, column: pa.Array, wanted: pa.DataType, nulls: Nulls, bad: dict[int, BadRow]) -> pa.Array:

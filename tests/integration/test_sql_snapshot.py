@@ -14,6 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from predictors.errors import SchemaMismatch
+from predictors.feeding import check_features, feed
 from tests.servers import Postgres
 from transforms.connection import Connection, ConnectionRefused
 from transforms.errors import InputError
@@ -93,6 +95,29 @@ def test_a_declared_numeric_that_holds_nan_is_a_float(shared: Connection, tmp_pa
     assert [str(notice) for notice in sample(shared, "SELECT 'NaN'::numeric(10, 2) AS x", 1).notices] == [
         "input.query: column 'x' is read as double: it holds NaN or infinity, which no decimal can hold"
     ]
+
+
+def test_a_numeric_that_only_text_can_hold_feeds_a_float_and_keeps_its_digits(
+    shared: Connection, tmp_path: Path
+) -> None:
+    digits = ["12345678901234567890.25", "NaN", "-Infinity", "0.1", "1" + "0" * 400]
+    rows = ", ".join(f"({n}, {text!r}::numeric)" for n, text in enumerate(digits))
+    query = f"SELECT x, x AS y FROM (VALUES {rows}, (9, NULL)) v(i, x) ORDER BY i"
+    source = snapshot(shared, query, tmp_path, 1000)
+    model = pa.schema([("x", pa.float64())])
+    check_features(source.schema, model)
+    (split,) = source.plan(("x", "y"), 10)
+    (batch,) = source.read(split, ("x", "y"))
+
+    passed, rejected = feed(batch.rows, model, "pass"), feed(batch.rows, model, "reject")
+
+    assert batch.rows["y"].to_pylist() == [*digits, None]
+    assert str(passed.rows["x"].to_pylist()) == str([12345678901234567890.25, math.nan, -math.inf, 0.1, None])
+    assert [(bad.row, bad.error) for bad in passed.bad] == [(4, "column x holds a number beyond double")]
+    assert rejected.rows["x"].to_pylist() == [12345678901234567890.25, -math.inf, 0.1]
+    assert [bad.row for bad in rejected.bad] == [1, 4, 5]
+    with pytest.raises(SchemaMismatch, match="the model takes column 'x' as int64, but the input has string"):
+        check_features(source.schema, pa.schema([("x", pa.int64())]))
 
 
 def test_a_declared_numeric_has_its_type_whatever_it_holds(shared: Connection, tmp_path: Path) -> None:

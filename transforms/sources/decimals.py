@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from predictors.casting import DIGITS
 from predictors.notices import Notice
 from transforms.marks import POSTGRES_TYPE
 from transforms.sources.postgres_arrays import items_of, list_type
@@ -80,7 +81,11 @@ class Decimals:
         named = (field.metadata or {}).get(POSTGRES_TYPE, b"")
         # A decimal of 128 bits says by itself what it is.
         is_numeric = pa.types.is_decimal128(type_) and named.startswith(b"numeric")
-        return pa.field(field.name, type_, metadata=None if is_numeric else field.metadata)
+        metadata = {} if is_numeric else dict(field.metadata or {})
+        if pa.types.is_string(type_):
+            # A model's float can be made of it, as of any number.
+            metadata[DIGITS] = b"all"
+        return pa.field(field.name, type_, metadata=metadata or None)
 
     def _type(self, name: str) -> pa.DataType:
         declared = self._declared[name]
