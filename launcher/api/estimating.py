@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from launcher.report import minutes_of
+
 
 def estimate_object(report: dict[str, Any]) -> dict[str, Any]:
     """The estimate.
@@ -13,8 +15,8 @@ def estimate_object(report: dict[str, Any]) -> dict[str, Any]:
     seconds = report["seconds"]
     return {
         "rows": report["rows"],
-        "estimated_duration_minutes": report["estimated_duration_minutes"],
-        "estimated_duration_seconds": report["estimated_duration_seconds"],
+        "estimated_duration_minutes": minutes_of(float(seconds["likely"])),
+        "estimated_duration_seconds": float(seconds["likely"]),
         "seconds": {name: float(seconds[name]) for name in ("low", "likely", "high")},
         "memory_gb": round(report["memory_bytes"] / 2**30, 2),
         "assumptions": report["assumptions"],

@@ -617,8 +617,6 @@ class TestEstimates:
         "predictions": [{"churn": 0.5}, {"churn": float("nan")}],
         "refused": ["customers:3 ValueError: no"],
         "sample_rows": 10,
-        "estimated_duration_minutes": 1,
-        "estimated_duration_seconds": 2.0,
         "seconds": {"low": 1.0, "likely": 2, "high": 3.5},
         "memory_bytes": 300 * 2**20,
         "assumptions": ["nothing else runs"],
