@@ -88,6 +88,11 @@ class JobFolder:
         return self.path / "preparing.json"
 
     @property
+    def plan(self) -> Path:
+        """The plan; there once the job is planned."""
+        return self.path / "plan.json"
+
+    @property
     def notices(self) -> Path:
         """What was noticed of the whole job; there once it was to be published."""
         return self.path / NOTICES_FILE

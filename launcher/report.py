@@ -49,6 +49,8 @@ class PlanReport(Protocol):
     @property
     def sample_rows(self) -> int: ...
     @property
+    def sample_rejected_rows(self) -> int: ...
+    @property
     def seconds(self) -> tuple[float, float]: ...
     @property
     def likely_s(self) -> float: ...
@@ -329,6 +331,8 @@ def _remedies(job: Job, counts: Counts, log: Path) -> list[tuple[str, str]]:
         return [("next", f"penstock resume {job.id}")]
     if job.status != "failed":
         return []
+    if job.outcome == "request_wrong":
+        return [("next", "correct the request and run it again"), ("log", str(log))]
     if too_many_rejects(job, counts):
         return [
             ("next", "mend the rows and run the job again, or publish without them:"),
@@ -398,6 +402,7 @@ def plan_json(report: PlanReport) -> dict[str, Any]:
         "sample_rows": report.sample_rows,
         "estimated_duration_minutes": minutes_of(report.likely_s),
         "estimated_duration_seconds": round(report.likely_s, 1),
+        "sample_rejected_rows": report.sample_rejected_rows,
         "seconds": {"low": round(low, 1), "likely": round(report.likely_s, 1), "high": round(high, 1)},
         "memory_bytes": report.memory_bytes,
         "assumptions": list(report.assumptions),

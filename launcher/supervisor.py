@@ -23,6 +23,8 @@ from launcher.errors import (
     LauncherError,
     MoveForbidden,
     NotNow,
+    Problem,
+    RequestError,
     StoreUnavailable,
 )
 from launcher.forks.processes import describe_exit, kill_session
@@ -101,17 +103,21 @@ class Supervisor:
         self._attempt_module = attempt_module
         self._uri_of = uri_of
 
-    def submit(self, spec: JobSpec, working_dir: Path, reason: str = "penstock run") -> StartedJob:
+    def submit(
+        self, spec: JobSpec, working_dir: Path, reason: str = "penstock run", job_id: str | None = None
+    ) -> StartedJob:
         """Record a job and start its process.
 
         Args:
             working_dir: where relative paths of the spec start from; absolute.
+            job_id: a fresh one that the spec may hold already; one is made if left out.
 
         Raises:
+            JobExists: the id is taken.
             HomeUnusable, StoreUnavailable: nothing was started.
         """
         while True:
-            job = Job(new_id(), spec, str(working_dir), datetime.now(UTC))
+            job = Job(job_id or new_id(), spec, str(working_dir), datetime.now(UTC))
             folder = self._home.job(job.id)
             try:
                 folder.create()
@@ -124,7 +130,8 @@ class Supervisor:
                 self._store.add(job, reason)
                 return self._start(job, lock)
             except JobExists:
-                continue
+                if job_id is not None:
+                    raise
             except StoreUnavailable:
                 shutil.rmtree(folder.path, ignore_errors=True)
                 raise
@@ -251,6 +258,25 @@ class Supervisor:
             return self._settle(self._store.get(job.id), why, to)
         finally:
             lock.release()
+
+    def withdraw(self, job: Job) -> RequestError | None:
+        """Forget a job that was never begun, as its request is wrong, and say what is; None for any other.
+
+        Its process has removed already what it had made. For whoever submitted the job, and nobody resumed.
+
+        Raises:
+            HomeUnusable, StoreUnavailable: it could not be forgotten.
+        """
+        if job.status != "failed" or job.outcome != "request_wrong":
+            return None
+        folder = self._home.job(job.id)
+        lock = folder.lock(job.id, job.pid)
+        try:
+            folder.delete()
+            self._store.delete(job.id, TERMINAL)
+        finally:
+            lock.release()
+        return RequestError([Problem("", job.error or "the request is wrong")])
 
     def delete(self, job_id: str) -> str | None:
         """Remove a job: what it staged, its snapshot, its folder, its record. A published result stays.

@@ -1,4 +1,4 @@
-"""`{{ scheduled_at }}` in a job's body: a daily job reads its day.
+"""`{{ scheduled_at }}` in a job's body or in a local spec: a daily job reads its day.
 
     {{ scheduled_at }}                      2026-03-29T02:30:00+02:00, in the schedule's timezone
     {{ scheduled_at - 1d + 6h | %Y/%m/%d }} moved, and written as one likes
@@ -12,7 +12,7 @@ are real ones. Steps are taken from left to right. Nothing else can be written, 
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -65,19 +65,19 @@ _DIRECTIVES: Mapping[str, Callable[[datetime], str]] = {
 _DIRECTIVE = re.compile(r"%(.?)", re.DOTALL)
 
 
-def render(value: Any, scheduled_at: datetime, timezone: str, job_id: str) -> Any:
+def render(value: Any, scheduled_at: datetime, timezone: str | tzinfo, job_id: str) -> Any:
     """`value` with each `{{ … }}` in its strings filled in; keys of mappings stay as they are.
 
     Args:
         value: JSON: mappings, lists, strings, numbers, true, false and null. It is not changed.
         scheduled_at: when the run was due.
-        timezone: the schedule's, a name of the tz database.
+        timezone: the schedule's, a name of the tz database; or the timezone itself.
         job_id: the run's job.
 
     Raises:
         TemplateWrong: names the field; `check` would have told.
     """
-    local = scheduled_at.astimezone(ZoneInfo(timezone))
+    local = scheduled_at.astimezone(ZoneInfo(timezone) if isinstance(timezone, str) else timezone)
 
     def fill(field: str, text: str) -> str:
         written = []

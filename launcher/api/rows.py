@@ -1,9 +1,8 @@
 """What a job has left to read: its log, its rejected rows, its result."""
 
-import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import pyarrow as pa
 from fastapi import APIRouter, Header, Query, Request
@@ -18,7 +17,8 @@ from launcher.api.pages import Cursor, RowLimit, offset_cursor, read_offset_curs
 from launcher.api.threads import Threads
 from launcher.api.view import JOBS_PATH
 from launcher.errors import ConnectionUnknown, NotNow, Problem, RequestError, ResultGone
-from launcher.joblog import Layout, is_written
+from launcher.joblog import is_written
+from launcher.loglines import read_lines
 from launcher.rows.rejects import opened_rejects, rejects_path
 from launcher.rows.results import FolderResult, ResultPlace, TableResult, as_arrow_stream, result_page
 from launcher.rows.tablepages import TablesAside
@@ -37,14 +37,6 @@ _OF_JSON_OR_ARROW = (JSON, ARROW)
 _OF_JSON_OR_TEXT = (JSON, TEXT)
 _Accept = Annotated[str | None, Header(include_in_schema=False)]
 _Rows = documented.refusals("not-found", "not-acceptable", "conflict", "gone", "invalid-request", "unavailable")
-
-
-class _Log(NamedTuple):
-    """A piece of a log: whole lines, where the next begins, and whether it goes on."""
-
-    lines: list[str]
-    next_offset: int
-    at_end: bool
 
 
 @router.get(
@@ -75,7 +67,7 @@ def logs(
     log = service.home.job(job.id).log
     # What it has said last may still be on its way.
     is_over = job.is_over and not (_just_ended(job, service) and is_written(log))
-    found = _read_log(log, offset or 0, limit_bytes, tail, is_over)
+    found = read_lines(log, offset or 0, limit_bytes, tail, is_over)
     if media_type == TEXT:
         text = "".join(f"{line}\n" for line in found.lines)
         headers = {"X-Next-Offset": str(found.next_offset), "Vary": "Accept"}
@@ -168,31 +160,3 @@ def _rows(table: pa.Table, following: str | None, media_type: str) -> Response:
 def _just_ended(job: Job, service: Service) -> bool:
     ended = job.finished_at
     return ended is not None and service.store.clock() - ended < _LAST_WORDS
-
-
-def _read_log(path: Path, offset: int, limit_bytes: int, tail: int | None, is_over: bool) -> _Log:
-    """Whole lines of a log; the last one may lack its end once nobody writes any more."""
-    try:
-        # Not through a link: whatever ran in the job's folder may have put one there.
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-    except OSError:
-        return _Log([], 0, True)
-    with open(fd, "rb") as file:
-        layout = Layout.of(fd)
-        size = layout.size
-        start = max(0, size - limit_bytes) if tail is not None else layout.place(offset)
-        file.seek(start)
-        asked = layout.whole(start, start + limit_bytes) - start
-        data = file.read(asked)
-    at_end = start + len(data) >= size
-    if not (is_over and at_end):
-        # A line that is longer than what is read comes in pieces.
-        cut = data.rfind(b"\n") + 1 or (len(data) if len(data) == asked else 0)
-        data = data[: layout.whole(start, start + cut) - start]
-    lines = data.decode(errors="replace").split("\n")
-    if lines[-1] == "":
-        lines.pop()
-    if tail is not None:
-        lines = (lines[1:] if start and len(lines) > 1 else lines)[-tail:]
-    end = start + len(data)
-    return _Log(lines, layout.offset(end), end >= size)

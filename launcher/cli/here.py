@@ -7,16 +7,20 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NoReturn
 
 from launcher import ATTEMPT
 from launcher.cli.exits import DONE, FAILED, INTERRUPTED
-from launcher.errors import Problem, RequestError, StatusUnknown
+from launcher.errors import JobUnknown, NotNow, Problem, RequestError, StatusUnknown
 from launcher.follow import Interrupts, follow
 from launcher.home import Home
+from launcher.joblog import is_written
 from launcher.limits import LocalSettings, too_many_rows
+from launcher.loglines import lines_of
 from launcher.reach.tenant import operators_uri
 from launcher.report import (
     LISTED,
@@ -34,7 +38,7 @@ from launcher.report import (
     title,
 )
 from launcher.screen import display_for, print_summary
-from launcher.state.job import STATUSES, Job, Status
+from launcher.state.job import STATUSES, Job, Status, new_id
 from launcher.state.registry import Connections
 from launcher.state.sql import SqlJobStore
 from launcher.supervisor import StartedJob, Supervisor
@@ -43,31 +47,77 @@ from pipelines.spec import JobSpec
 from transforms.errors import PipelineError
 
 
-def run(spec: str, as_json: bool, attempt_module: str) -> int:
-    """Run a job and wait for its end."""
-    from launcher.request.spec import check_names_free, read_spec
+@dataclass(frozen=True)
+class Given:
+    """A local spec as it was named, with what is changed in it; see `launcher.request.local`."""
 
-    settings = LocalSettings.from_environment()
-    asked = read_spec(spec, settings.default_parallelism)
-    check_names_free(asked, Path.cwd())
+    spec: str
+    settings: Sequence[str] = ()
+    scheduled_at: datetime | None = None
+
+    def read(self, job_id: str, parallelism: int | None) -> JobSpec:
+        """What is asked for.
+
+        Args:
+            parallelism: of a job that does not say.
+
+        Raises:
+            RequestError: it is wrong.
+        """
+        from launcher.request.local import read_local
+        from launcher.request.spec import check_names_free
+
+        asked = read_local(self.spec, self.settings, job_id, self.scheduled_at, parallelism)
+        check_names_free(asked, Path.cwd())
+        return asked
+
+
+def run(given: Given, as_json: bool, attempt_module: str, debug: bool = False) -> int:
+    """Run a job and wait for its end.
+
+    Args:
+        debug: show the log of a job that is not kept.
+
+    Raises:
+        RequestError: the request is wrong; no job is kept.
+    """
+    settings, job_id = LocalSettings.from_environment(), new_id()
+    asked = given.read(job_id, settings.default_parallelism)
     if settings.max_input_rows is not None:
         _check_rows(asked, settings.max_input_rows)
-    with _supervisor(attempt_module) as supervisor:
-        return _follow(supervisor, lambda: supervisor.submit(asked, Path.cwd()), as_json)
+    with _supervisor(attempt_module) as supervisor, Interrupts() as interrupts:
+        started = supervisor.submit(asked, Path.cwd(), job_id=job_id)
+        job = follow(supervisor, started, display_for(sys.stderr, plain=as_json), interrupts)
+        log = supervisor.folder(job.id).log.read_text("utf-8", "replace") if debug else ""
+        wrong = supervisor.withdraw(job)
+        if wrong is not None:
+            sys.stderr.write(log)
+            raise wrong
+        return _finish(supervisor, job, as_json, interrupted=interrupts.count > 0)
 
 
-def plan(spec: str, as_json: bool) -> int:
-    """Show what a job would do."""
-    from launcher.request.spec import check_names_free, read_spec
+def plan(given: Given, as_json: bool) -> int:
+    """Show what a job would do.
+
+    Raises:
+        RequestError: the request is wrong, as `run` would find.
+    """
+    from launcher.request.messages import refused
 
     settings = LocalSettings.from_environment()
-    asked = read_spec(spec, settings.default_parallelism)
-    check_names_free(asked, Path.cwd())
+    asked = given.read(new_id(), settings.default_parallelism)
     # The modules of a Python model, behind ours.
     sys.path.append(str(Path.cwd()))
     from launcher.estimate.look import look
+    from launcher.worker.failures import is_wrong_request
+    from predictors.errors import PredictorError
 
-    report = look(asked)
+    try:
+        report = look(asked)
+    except (PipelineError, PredictorError) as error:
+        if not is_wrong_request(error, managed=False):
+            raise
+        raise refused(" ".join(str(error).split())) from error
     if settings.max_input_rows is not None and report.rows > settings.max_input_rows:
         raise RequestError([Problem("input", too_many_rows(report.rows, settings.max_input_rows))])
     print(dumped(plan_json(report)) if as_json else "\n".join(plan_lines(report)))
@@ -117,6 +167,48 @@ def show_job(job_id: str, as_json: bool) -> int:
     print()
     rows = ([timestamp(move.at), move.attempt, move.to, move.reason] for move in moves)
     print("\n".join(aligned(rows, ["at", "attempt", "state", "reason"], cell_chars=None)))
+    return DONE
+
+
+def has(job_id: str) -> bool:
+    """Whether it is a job of `penstock run` on this machine."""
+    home = Home.from_environment()
+    if not home.store.exists():
+        return False
+    with _supervisor() as supervisor:
+        try:
+            return not supervisor.peek(job_id).managed
+        except JobUnknown:
+            return False
+
+
+def refuse(job_id: str, wanted: Literal["result", "events", "cancel", "retry"]) -> NoReturn:
+    """Say what to do instead of what a service alone does for its jobs.
+
+    Raises:
+        NotNow: always.
+    """
+    with _supervisor() as supervisor:
+        job = supervisor.job(job_id)
+    ways = {
+        "result": f"its result is at {job.output}" if job.output else "it has no result",
+        "events": f"`penstock jobs show {job_id}` shows what happened to it",
+        "cancel": f"it is {job.status}" if job.is_over else f"end it by Ctrl-C, or by `kill {job.pid}`",
+        "retry": "it is completed" if job.status == "completed" else f"`penstock resume {job_id}` goes on with it",
+    }
+    raise NotNow(f"{job_id} was run on this machine by `penstock run`; {ways[wanted]}")
+
+
+def logs(job_id: str, follow: bool, tail: int | None, as_json: bool) -> int:
+    """Print what a job's process said; as JSON, one object with all lines or, while it is followed, one for each."""
+    with _supervisor() as supervisor:
+        log = supervisor.folder(job_id).log
+        lines = lines_of(log, tail, lambda: supervisor.job(job_id).is_over and not is_written(log), follow)
+        if as_json and not follow:
+            print(dumped({"lines": list(lines)}))
+            return DONE
+        for line in lines:
+            print(dumped({"line": line}) if as_json else line, flush=follow)
     return DONE
 
 

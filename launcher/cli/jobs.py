@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli.arguments import JobId, Json, KeyFile, Limit, Server, ServerOrHere, asks_service
+from launcher.cli.arguments import JobId, Json, KeyFile, Limit, Server, ServerOrHere, asks_service, is_here
 
 jobs_app = typer.Typer(help="Look at jobs, and delete them.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -86,6 +86,10 @@ def show_results(
     as_json: Json = False,
 ) -> int:
     """Show the first rows of a job's result, or write all of them into a file. Asks a service."""
+    if is_here(job_id, server, api_key_file):
+        from launcher.cli import here
+
+        here.refuse(job_id, "result")
     from launcher.cli import remote
 
     if output is not None:
@@ -96,6 +100,10 @@ def show_results(
 @jobs_app.command("events")
 def show_events(job_id: JobId, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False) -> int:
     """Print what happens to a job, from its beginning to its end. Asks a service."""
+    if is_here(job_id, server, api_key_file):
+        from launcher.cli import here
+
+        here.refuse(job_id, "events")
     from launcher.cli import remote
 
     return remote.show_events(remote.Service(server, api_key_file), job_id, as_json)

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from launcher import ATTEMPT
-from launcher.cli.arguments import JobId, Json, Spec
+from launcher.cli.arguments import JobId, Json, ScheduledAt, Settings, Spec
 from launcher.cli.exits import DONE, FAILED, INTERRUPTED, WRONG
 from launcher.cli.jobs import jobs_app
 from launcher.cli.service import add_commands
@@ -22,8 +22,12 @@ from launcher.cli.service import add_commands
 # Some versions of typer carry their own copy of click, some do not; this names the class in both.
 _UsageError = typer.BadParameter.__mro__[1]
 
+# Where a shell says what it wants completed.
+_COMPLETE = "_PENSTOCK_COMPLETE"
+
 app = typer.Typer(
     name="penstock",
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Score data with models in bulk, exactly once.",
     add_completion=False,
     no_args_is_help=True,
@@ -49,6 +53,7 @@ class _Context:
     """What `main` was called with."""
 
     attempt_module: str
+    debug: bool = False
 
 
 def _version(asked: bool) -> None:
@@ -70,19 +75,27 @@ def _options(
 
 
 @app.command()
-def run(context: typer.Context, spec: Spec, as_json: Json = False) -> int:
+def run(
+    context: typer.Context,
+    spec: Spec,
+    settings: Settings = None,
+    scheduled_at: ScheduledAt = None,
+    as_json: Json = False,
+) -> int:
     """Run a job and wait for its end. Ctrl-C cancels it; what is staged is kept."""
     from launcher.cli import here
 
-    return here.run(spec, as_json, context.obj.attempt_module)
+    return here.run(
+        here.Given(spec, settings or (), scheduled_at), as_json, context.obj.attempt_module, context.obj.debug
+    )
 
 
 @app.command()
-def plan(spec: Spec, as_json: Json = False) -> int:
+def plan(spec: Spec, settings: Settings = None, scheduled_at: ScheduledAt = None, as_json: Json = False) -> int:
     """Show what a job would do: rows, schema, first predictions, time. Writes nothing."""
     from launcher.cli import here
 
-    return here.plan(spec, as_json)
+    return here.plan(here.Given(spec, settings or (), scheduled_at), as_json)
 
 
 @app.command()
@@ -163,9 +176,12 @@ def main(arguments: Sequence[str] | None = None, attempt_module: str = ATTEMPT) 
     given = list(sys.argv[1:] if arguments is None else arguments)
     words = [word for word in given if word != "--debug"]
     command = typer.main.get_command(app)
+    _prepare_completion()
     _prepare_streams()
     try:
-        code = command.main(words, "penstock", standalone_mode=False, obj=_Context(attempt_module))
+        code = command.main(
+            words, "penstock", standalone_mode=False, obj=_Context(attempt_module, debug=len(words) < len(given))
+        )
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except BrokenPipeError:
@@ -179,6 +195,20 @@ def main(arguments: Sequence[str] | None = None, attempt_module: str = ATTEMPT) 
         if len(words) < len(given):
             raise
         return _told(error)
+
+
+def _prepare_completion() -> None:
+    """Answer a shell that completes a command or, as `bash_source`, wants to know how to ask."""
+    wanted = os.environ.get(_COMPLETE, "")
+    if not wanted:
+        return
+    from typer.completion import completion_init
+
+    completion_init()
+    # Click's own order of the words is the one that people know.
+    first, _, last = wanted.partition("_")
+    if last in ("source", "complete"):
+        os.environ[_COMPLETE] = f"{last}_{first}"
 
 
 def _prepare_streams() -> None:

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from launcher.cli.arguments import Body, IdempotencyKey, JobId, Json, KeyFile, Limit, Server
+from launcher.cli.arguments import (
+    Body,
+    IdempotencyKey,
+    JobId,
+    Json,
+    KeyFile,
+    Limit,
+    Server,
+    ServerOrHere,
+    is_here,
+)
 
 __all__ = ["add_commands"]
 
@@ -67,6 +77,10 @@ def estimate(spec: Body, server: Server = None, api_key_file: KeyFile = None, as
 
 def cancel(job_id: JobId, server: Server = None, api_key_file: KeyFile = None, as_json: Json = False) -> int:
     """Cancel a service's job. It ends within five seconds; what is staged is kept for a retry."""
+    if is_here(job_id, server, api_key_file):
+        from launcher.cli import here
+
+        here.refuse(job_id, "cancel")
     from launcher.cli import remote
 
     return remote.cancel(remote.Service(server, api_key_file), job_id, as_json)
@@ -86,6 +100,10 @@ def retry(
     as_json: Json = False,
 ) -> int:
     """Go on with a service's job that failed or was cancelled. Staged rows are not scored again."""
+    if is_here(job_id, server, api_key_file):
+        from launcher.cli import here
+
+        here.refuse(job_id, "retry")
     from launcher.cli import remote
 
     service = remote.Service(server, api_key_file)
@@ -96,11 +114,15 @@ def logs(
     job_id: JobId,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job is over.")] = False,
     tail: Annotated[int | None, typer.Option(min=1, max=10_000, help="Only the last lines.")] = None,
-    server: Server = None,
+    server: ServerOrHere = None,
     api_key_file: KeyFile = None,
     as_json: Json = False,
 ) -> int:
-    """Print the log of a service's job."""
+    """Print the log of a job, for people; --json keeps the lines as they are."""
+    if is_here(job_id, server, api_key_file):
+        from launcher.cli import here
+
+        return here.logs(job_id, follow, tail, as_json)
     from launcher.cli import remote
 
     return remote.logs(remote.Service(server, api_key_file), job_id, follow, tail, as_json)

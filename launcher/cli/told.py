@@ -113,6 +113,8 @@ def _next(status: JobStatus, words: str) -> list[tuple[str, str]]:
         return [("next", retry)]
     if status.status != "failed":
         return []
+    if status.outcome == "request_wrong":
+        return [("next", "correct the request and submit it again"), ("log", f"penstock logs {status.job_id}{words}")]
     if status.outcome == "too_many_rejects":
         return [
             ("next", "mend the rows and submit the job again, or publish without them:"),
@@ -133,13 +135,7 @@ def estimate_lines(estimate: Estimate) -> list[str]:
         lines.append(f"memory  about {estimate.memory_gb:.1f} GB")
     output = [(each.column, each.type) for each in estimate.output]
     sample = sample_lines(output, estimate.sample.predictions, estimate.sample.refused, estimate.assumptions)
-    return [*lines, "", *sample, *noticed_lines(estimate.notices), *_of_rejects(estimate)]
-
-
-def _of_rejects(estimate: Estimate) -> list[str]:
-    if not estimate.sample.refused:
-        return []
-    return ["", "A job fails that rejects more rows than rejects.max_reject_ratio allows (0 unless it says otherwise)."]
+    return [*lines, "", *sample, *noticed_lines(estimate.notices)]
 
 
 def event_line(event: Event) -> str | None:

@@ -47,7 +47,8 @@ class JobStatus:
     Args:
         job_id: which job.
         status: submitted, preparing, running, completing, completed, failed or cancelled.
-        outcome: how it ended: clean or with_rejects; timed_out, out_of_memory, too_many_rejects or error.
+        outcome: how it ended: clean or with_rejects; timed_out, out_of_memory, too_many_rejects,
+            request_wrong or error.
         progress: rows done of rows to do.
         counts: rows scored, rejected and skipped.
         kept_rows: rows that are staged: a retry does not score them again.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from launcher.estimate.forecast import Query, Sample, Work, forecast
-from launcher.estimate.sampling import cost_of, score_sample
+from launcher.estimate.sampling import Sampled, cost_of, score_sample
 from launcher.worker.apart import check_apart
 from launcher.worker.bound import Bound, bind
 from launcher.worker.destination import check_destinations
@@ -18,6 +18,7 @@ from predictors.pool.inline import threads_of
 from predictors.registry import make_predictor
 from transforms.batches import Batch, Split
 from transforms.connection import Connection
+from transforms.counts import Counts, bearable_ratio
 from transforms.sources.base import SPAN_ROWS, Source, rebatch, span_rows
 from transforms.sources.files import chunks_of, open_file
 from transforms.sources.parquet import ParquetSource
@@ -50,6 +51,7 @@ class PlanReport:
         predictions: the output of the first rows that could be scored, five at most.
         refused: why some of the first rows could not, a line each.
         sample_rows: rows that were timed.
+        sample_rejected_rows: how many of them were rejected.
         seconds: the estimated duration, low and high.
         likely_s: what is between them expected most.
         memory_bytes: the most that the job's process is expected to have in memory.
@@ -69,6 +71,7 @@ class PlanReport:
     memory_bytes: int
     assumptions: list[str]
     notices: tuple[Notice, ...] = ()
+    sample_rejected_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,8 +149,23 @@ def look(spec: JobSpec, is_warm: bool = False, within: Bounds | None = None) -> 
         likely_s=expected.likely_s,
         memory_bytes=expected.memory_bytes,
         assumptions=expected.assumptions,
-        notices=merged(noticed),
+        notices=merged([*noticed, *_too_many_rejects(spec, scored)]),
+        sample_rejected_rows=scored.rejected,
     )
+
+
+def _too_many_rejects(spec: JobSpec, scored: Sampled) -> list[Notice]:
+    """What a run would fail of, should all its rows be as those that were looked at."""
+    counts = Counts(scored.sample.rows - scored.rejected, scored.rejected, 0)
+    bound = spec.rejects.max_reject_ratio
+    if counts.reject_ratio <= bound:
+        return []
+    message = (
+        f"{counts.rejected:,} of {counts.total:,} rows looked at are rejected: above max_reject_ratio {bound:g}; "
+        f"a run like this publishes nothing: correct the rows, or set rejects.max_reject_ratio to "
+        f"{bearable_ratio(counts):g}"
+    )
+    return [Notice("above_max_reject_ratio", message)]
 
 
 def _open(spec: JobSpec, within: Bounds | None) -> _Opened:

@@ -58,11 +58,13 @@ class Sampled:
         shown: output rows, the first ones, at most `SHOWN`.
         refused: why some of the first rows were rejected, a line each, at most `SHOWN`.
         sample: what was measured.
+        rejected: rows of the sample that were rejected.
     """
 
     shown: pa.Table
     refused: list[str]
     sample: Sample
+    rejected: int = 0
 
 
 @dataclass
@@ -229,6 +231,7 @@ def _lay_down(
     spent.scored_bytes += scored.rows.nbytes
     if len(shown.shown) < SHOWN:
         shown.shown = pa.concat_tables([shown.shown, table]).slice(0, SHOWN)
+    shown.rejected += len(answers.bad)
     room = SHOWN - len(shown.refused)
     shown.refused += [
         f"{split.uri}:{split.first_row + start + bad.row} {bad.error_type}: {bad.error}" for bad in answers.bad[:room]

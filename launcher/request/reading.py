@@ -50,11 +50,28 @@ def load(text: str, name: str) -> Any:
         raise refused(f"{name} is not YAML: {' '.join(str(error).split())}") from error
 
 
+def scalar(text: str) -> Any:
+    """What one word of YAML is: null, a truth value, a number, or else the text itself."""
+    if not text:
+        return None
+    loader = _Yaml("")
+    try:
+        tag = loader.resolve(yaml.ScalarNode, text, (True, False))
+        # A number of over 4,300 digits is no number.
+        return loader.construct_object(yaml.ScalarNode(tag, text))
+    except ValueError:
+        return text
+    finally:
+        loader.dispose()
+
+
 def _yaml_hint(reason: str) -> str:
     if "\\t" in reason:
         return "; indent with spaces"
     if "mapping values are not allowed" in reason:
         return "; quote text that holds ': '"
+    if "not a plain word" in reason:
+        return "; quote text that begins with {{"
     return ""
 
 

@@ -14,7 +14,7 @@ from transforms.counts import Counts
 
 Status = Literal["submitted", "preparing", "running", "completing", "completed", "failed", "cancelled"]
 # How a job ended: the first two are completed ones, the others tell failed ones apart.
-Outcome = Literal["clean", "with_rejects", "timed_out", "out_of_memory", "too_many_rejects", "error"]
+Outcome = Literal["clean", "with_rejects", "timed_out", "out_of_memory", "too_many_rejects", "request_wrong", "error"]
 
 MOVES: Mapping[Status, frozenset[Status]] = {
     "submitted": frozenset({"preparing", "failed", "cancelled"}),

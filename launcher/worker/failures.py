@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 from adbc_driver_manager import dbapi
 
-from launcher.errors import LauncherError, StoreUnavailable
+from launcher.errors import LauncherError, PathForbidden, StoreUnavailable
 from launcher.state.job import Outcome
 from predictors.errors import OutOfMemory, PredictorError, Transient
 from predictors.recovery import kind_of
-from transforms.errors import ConnectionRefused, PipelineError, TooManyRejects
+from transforms.errors import Cancelled, ConnectionRefused, LedgerError, PipelineError, TooManyRejects
 
 # Exponential backoff between the attempts of a job: from the first wait on, doubled up to the longest.
 FIRST_WAIT_S = 1.0
@@ -75,6 +75,19 @@ def outcome_of(error: BaseException) -> Outcome:
     if any(isinstance(each, MemoryError | OutOfMemory) for each in _chain(error)):
         return "out_of_memory"
     return "error"
+
+
+def is_wrong_request(error: BaseException, managed: bool) -> bool:
+    """Whether a job that fails with `error` before anything of it was planned was asked for wrongly.
+
+    Its query, columns, model, input or destination are not as the request says, so that another attempt would meet the
+    same. A database that lets nobody in counts, too, unless a launcher has tried it several times.
+    """
+    if isinstance(error, Cancelled | LedgerError) or outcome_of(error) == "out_of_memory":
+        return False
+    if not isinstance(error, PipelineError | PredictorError | PathForbidden):
+        return False
+    return not is_passing(error) or (isinstance(error, ConnectionRefused) and not managed)
 
 
 def wait_s(retries: int, first_s: float = FIRST_WAIT_S, random_unit: float | None = None) -> float:

@@ -50,7 +50,7 @@ from launcher.state.job import (
 )
 from launcher.state.sql import SqlJobStore
 from launcher.state.store import Past
-from launcher.worker.failures import Unexpected, is_passing, outcome_of, wait_s
+from launcher.worker.failures import Unexpected, is_passing, is_wrong_request, outcome_of, wait_s
 from launcher.worker.gate import JobGate
 from launcher.worker.handover import Handover
 from launcher.worker.progress import SnapshotProgress, counts_of, kept_rows, seconds_of
@@ -62,7 +62,7 @@ from predictors.bounds import Bounds
 from predictors.crashes import CrashRecord
 from predictors.errors import PredictorError
 from predictors.notices import Notice
-from transforms.errors import Cancelled, InputError, PipelineError
+from transforms.errors import Cancelled, ConnectionRefused, InputError, PipelineError
 
 # How long a publish that has begun may go on once the process has heard of a cancel, within a second; the job has to be
 # gone within 5 s.
@@ -98,6 +98,8 @@ class JobProcess:
         self._may_be_visible = has_begun_to_publish(self._store.moves(handover.job_id))
         # How far the clock of the store is ahead, for deadlines and the like are told by it.
         self._ahead = self._store.clock() - datetime.now(UTC)
+        # Nothing of the job is done before it is planned.
+        self._was_planned = self._folder.plan.exists()
         self._watch = Watch(self._job.spec.config, lambda: self._job, self._now)
         self._pulse = Pulse(
             self._store,
@@ -213,12 +215,29 @@ class JobProcess:
                 return
             if passing and self._try_again(text):
                 return
-            self._move(ACTIVE, "failed", text, error=text, outcome=outcome_of(error), **self._so_far())
+            wrong = self._nothing_is_done and is_wrong_request(error, self._job.managed)
+            if wrong and not isinstance(error, LauncherError | ConnectionRefused):
+                self._leave_nothing()
+            outcome = "request_wrong" if wrong else outcome_of(error)
+            self._move(ACTIVE, "failed", text, error=text, outcome=outcome, **self._so_far())
         except Conflict:
             # Stopped from the other thread, which ends the process; `error` is only what came of it.
             pass
         except LauncherError as unrecorded:
             _log.error("%s failed: %s; and that could not be recorded: %s", self._job.id, text, unrecorded)
+
+    @property
+    def _nothing_is_done(self) -> bool:
+        return not self._was_planned and self._current().status == "preparing"
+
+    def _leave_nothing(self) -> None:
+        """Remove what was made at the destination for a job that cannot be."""
+        try:
+            attempt = importlib.import_module(self._handover.attempt_module)
+            attempt.discard(replace(self._job, spec=self._spec), self._folder.path)
+            self._folder.plan.unlink(missing_ok=True)
+        except Exception as error:
+            _log.warning("%s: what it made could not be removed: %s", self._job.id, self._mask(str(error)))
 
     def _heeds_cancel(self) -> bool:
         """Stop as one that was told to and has not heard of it yet. Returns whether it was."""
