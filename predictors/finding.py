@@ -90,16 +90,23 @@ def _nearest(module: Any, cls: str) -> str:
     return f"; it has {', '.join(own[:10])}" if own else ""
 
 
-def _written_as_path(uri: str) -> str:
-    """What a file's path, or a path with dots, is as `module:Class`."""
+def written_as_class(uri: str) -> str | None:
+    """What a file's path, or a path with dots, is as `module:Class`, and where it is found; None for anything else."""
     file, _, cls = uri.partition(":")
     if file.endswith(".py"):
-        module = file.removesuffix(".py").removeprefix("./").strip("/").replace("/", ".")
-        if all(part.isidentifier() for part in module.split(".")) and not os.path.isabs(file):
-            return f", here {module}:{cls or 'Class'}"
-        return f", here {Path(file).stem}:{cls or 'Class'}, and start from the folder of the file"
+        module = file.removesuffix(".py").removeprefix("./").replace("/", ".")
+        if all(part.isidentifier() for part in module.split(".")):
+            return f"{module}:{cls or 'Class'}"
+        return f"{Path(file).stem}:{cls or 'Class'}, and start from the folder of the file"
     head, dot, last = uri.rpartition(".")
-    return f", here {head}:{last}" if dot and ":" not in uri and last[:1].isupper() else ""
+    if dot and last[:1].isupper() and all(part.isidentifier() for part in uri.split(".")):
+        return f"{head}:{last}"
+    return None
+
+
+def _written_as_path(uri: str) -> str:
+    written = written_as_class(uri)
+    return f", here {written}" if written else ""
 
 
 def _not_found(uri: str, name: str, error: ModuleNotFoundError) -> ModelNotLoadable:

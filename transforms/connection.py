@@ -76,6 +76,13 @@ class Connection:
         wrong = f"scheme {scheme!r} is not known" if found else "this is not a URI"
         raise ConnectionRefused(f"connection {self.describe()}: {wrong}; use postgresql://… or sqlite:///…")
 
+    def fault(self) -> str | None:
+        """What is wrong with the form of a PostgreSQL URI, as far as that shows before its variables are filled in.
+
+        The rest of a sentence, with the remedy, and without any secret.
+        """
+        return _uri_fault(_VARIABLE.sub("x", self.template))
+
     def expanded(self) -> str:
         """The URI with its variables filled in. A secret: never log it, never put it into a message.
 
@@ -162,6 +169,9 @@ class Connection:
         # The driver takes what the server sends for UTF-8, so that is what the server must send.
         options = ["client_encoding=UTF8", "fallback_application_name=penstock"]
         expanded = self.expanded()
+        fault = _uri_fault(expanded)
+        if fault is not None:
+            raise ConnectionRefused(f"connection {self.describe()} {fault}")
         place = re.sub(r"^[^@/]*@", "", expanded.partition("://")[2])
         if "connect_timeout=" not in place and "PGCONNECT_TIMEOUT" not in os.environ:
             options.append(f"connect_timeout={connect_timeout_s}")
@@ -306,6 +316,30 @@ def set_postgres(for_session: bool, **settings: str) -> str:
         WHERE name <> '{checks}'
            OR current_setting('server_version_num')::int >= 140000 AND version() LIKE '%linux%'
     """
+
+
+def _uri_fault(uri: str) -> str | None:
+    """What libpq would misread in a URI of PostgreSQL: it takes the first `@` or `/` for the end of the password."""
+    scheme, found, rest = uri.partition("://")
+    if _SCHEMES.get(scheme) != "postgres" or not found:
+        return None
+    place = rest.partition("?")[0]
+    userinfo, at, _ = place.rpartition("@")
+    if not at:
+        userinfo, at, _ = rest.rpartition("@")
+        # What stands behind a question mark may be a parameter with an `@` in it.
+        if not at or ":" not in userinfo.partition("?")[0] or "=" in userinfo.partition("?")[2]:
+            return None
+    if ":" not in userinfo.partition("/")[0]:
+        # Without a password: a slash begins the database, of which an `@` may be a part.
+        return None
+    wrong = [each for each in "@/" if each in userinfo]
+    if re.search(r"%(?![0-9A-Fa-f]{2})", userinfo):
+        wrong.append("%")
+    if not wrong:
+        return None
+    written = " and ".join(f"{each} as {quote(each, safe='')}" for each in wrong)
+    return f"has a password with characters of a URI's own; write {written}, or take the password from ${{NAME}}"
 
 
 def _open_files() -> set[tuple[str, str]]:

@@ -202,7 +202,7 @@ def _prepare_completion() -> None:
     wanted = os.environ.get(_COMPLETE, "")
     if not wanted:
         return
-    from typer.completion import completion_init
+    from typer.completion import completion_init  # type: ignore[attr-defined]  # typer calls it where it completes
 
     completion_init()
     # Click's own order of the words is the one that people know.

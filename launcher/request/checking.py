@@ -23,6 +23,7 @@ from launcher.request.parts import (
     flavor_of,
 )
 from launcher.request.paths import path_fault
+from predictors.finding import written_as_class
 from transforms.typenames import type_named
 
 _Shape = TypeVar("_Shape", bound=Part)
@@ -38,6 +39,11 @@ _MAX_NAMES = 10
 _DEPTH = 6
 # As deep as a value among the arguments of a class may be, and as many as there may be in all.
 _ARGS_DEPTH, _MAX_ARGS = 8, 1_000
+# How files of models end that only a class of the user's can load.
+_OTHER_MODELS = (
+    *(".pkl", ".pickle", ".joblib", ".pt", ".pth", ".h5", ".keras", ".pb", ".cbm", ".ubj", ".bst"),
+    *(".safetensors", ".tflite", ".pmml", ".mlmodel", ".gguf"),
+)
 # PostgreSQL keeps no NUL, UTF-8 no half of a surrogate pair.
 _NO_TEXT = re.compile("[\x00\ud800-\udfff]")
 
@@ -98,7 +104,7 @@ def model_mistakes(
     """
     uri, flavor = model.get("uri"), model.get("flavor")
     mistakes = []
-    if isinstance(uri, str) and uri and flavor != "python" and (fault := path_fault(uri)):
+    if isinstance(uri, str) and uri and (fault := _uri_fault(uri, flavor, templates)):
         mistakes.append(Mistake((*at, "uri"), f"is {shown(uri)}, {fault}"))
     elif isinstance(uri, str) and uri:
         if flavor is None and (*at, "flavor") not in known and flavor_of(uri) is None:
@@ -111,6 +117,24 @@ def model_mistakes(
     mistakes += _args_mistakes(model, (*at, "args"))
     mistakes += names.of_features(model.get("features"), (*at, "features"))
     return mistakes + names.of_outputs(model.get("outputs"), (*at, "outputs"))
+
+
+def _uri_fault(uri: str, flavor: Any, templates: bool) -> str | None:
+    """What is wrong with a model's uri that is by its form no model of ours, to follow it, and what to write."""
+    if flavor != "python" and (fault := path_fault(uri)):
+        return fault
+    if flavor not in (None, "python") or (templates and "{{" in uri):
+        return None
+    written = written_as_class(uri)
+    if written is not None:
+        is_file = uri.partition(":")[0].endswith(".py")
+        return f"and a {'module' if is_file else 'colon'} is wanted before the class; write {written}"
+    if flavor is None and uri.lower().endswith(_OTHER_MODELS):
+        return (
+            "which is no ONNX file by its name; export the model to ONNX (skl2onnx, onnxmltools, torch.onnx, tf2onnx), "
+            "or write a class that loads it, and name it as module:Class"
+        )
+    return None
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def load(text: str, name: str) -> Any:
         mark = error.problem_mark or error.context_mark
         line = f" line {mark.line + 1}" if mark else ""
         reason = error.problem or error.context or "it cannot be read"
-        raise refused(f"{name}{line} is not YAML: {' '.join(reason.split())}{_yaml_hint(reason)}") from error
+        raise refused(f"{name}{line} is not YAML: {' '.join(reason.split())}{_yaml_hint(reason, text)}") from error
     except yaml.YAMLError as error:
         raise refused(f"{name} is not YAML: {' '.join(str(error).split())}") from error
 
@@ -65,12 +65,12 @@ def scalar(text: str) -> Any:
         loader.dispose()
 
 
-def _yaml_hint(reason: str) -> str:
+def _yaml_hint(reason: str, text: str) -> str:
     if "\\t" in reason:
         return "; indent with spaces"
     if "mapping values are not allowed" in reason:
         return "; quote text that holds ': '"
-    if "not a plain word" in reason:
+    if "not a plain word" in reason and "{{" in text:
         return "; quote text that begins with {{"
     return ""
 

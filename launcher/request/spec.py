@@ -164,6 +164,8 @@ def _mistakes(values: Mapping[Any, Any], known: set[Location]) -> list[Mistake]:
         uri = holder.get("connection")
         if isinstance(uri, str) and uri and not _names_a_database(uri):
             mistakes.append(Mistake((name, "connection"), f"is {shown(uri, secret=True)}; {DATABASE.text}"))
+        elif isinstance(uri, str) and (fault := _uri_fault(uri)):
+            mistakes.append(Mistake((name, "connection"), f"is {shown(uri, secret=True)}, which {fault}"))
     if output.get("destination") == "table" and output.get("connection") is None and source.get("source") == "parquet":
         line = f"is missing, and the input is no database to take it from; {DATABASE.text}"
         mistakes.append(Mistake(("output", "connection"), line))
@@ -185,6 +187,12 @@ def _paths(values: Mapping[Any, Any]) -> Iterator[tuple[Location, Any]]:
 
 def _folder(path: str) -> str:
     return at_home(local_path(path))
+
+
+def _uri_fault(uri: str) -> str | None:
+    from transforms.connection import Connection  # 2 s, which specs without a database need not wait
+
+    return Connection(uri).fault()
 
 
 def _names_a_database(uri: str) -> bool:

@@ -82,8 +82,8 @@ def bind(
     for name in predicted.names:
         if name in passthrough:
             raise SchemaMismatch(
-                f"column {name!r} comes from the input and from the model; leave it out of output.columns, "
-                f"or rename it in the query"
+                f"column {name!r} comes from the input and from the model; name the model's otherwise by "
+                f"model.outputs, as {{{name}: {name}_predicted}}, or leave the input's out of output.columns"
             )
     schema = pa.schema([*(marked(columns.field(name)) for name in passthrough), *predicted])
     return Bound(predictor, source, read, passthrough, schema, nulls)

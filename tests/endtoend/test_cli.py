@@ -244,8 +244,22 @@ def test_a_limit_that_is_no_number_is_a_line_and_2(
 def test_a_plan_that_cannot_be_run_says_why_in_a_line(work: Path) -> None:
     plan = penstock("plan", write_spec(input={"source": "parquet", "path": "none.parquet"}))
 
-    assert (plan.returncode, plan.stdout) == (1, "")
+    assert (plan.returncode, plan.stdout) == (2, "")
     assert re.fullmatch(r"error: .*none\.parquet.*\n", plan.stderr)
+
+
+def test_a_shell_completes_commands(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_PENSTOCK_COMPLETE", "bash_source")
+    script = penstock()
+    monkeypatch.setenv("_PENSTOCK_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "penstock jobs l")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    words = penstock()
+
+    assert (script.returncode, script.stderr) == (0, "")
+    assert "complete -o default -F _penstock_completion penstock\n" in script.stdout
+    assert words.stdout.split() == ["list"]
+    assert not (work / "home").exists()
 
 
 @pytest.mark.parametrize(
@@ -279,7 +293,7 @@ def test_help_and_version_need_no_home(work: Path) -> None:
     bare, help_, version = penstock(), penstock("--help"), penstock("--version")
 
     assert bare.returncode == 2
-    assert bare.stderr == help_.stdout
+    assert bare.stderr == help_.stdout == penstock("-h").stdout
     assert help_.returncode == version.returncode == 0
     assert re.fullmatch(r"penstock \d+\.\d+\.\d+\S*\n", version.stdout)
     assert not (work / "home").exists()

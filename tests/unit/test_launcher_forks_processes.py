@@ -463,15 +463,74 @@ def test_run_json_prints_one_object(supervisor: Supervisor) -> None:
 
 
 def test_a_failed_run_ends_with_1_and_its_line(supervisor: Supervisor) -> None:
-    done = penstock("run", spec_file("prepare input in.parquet is missing"))
-    as_json = penstock("run", "--json", spec_file("prepare input in.parquet is missing"))
+    done = penstock("run", spec_file("run input in.parquet is missing"))
+    as_json = penstock("run", "--json", spec_file("run input in.parquet is missing"))
     job = supervisor.jobs()[-1]
 
     assert done.returncode == as_json.returncode == 1
     assert done.stderr.splitlines()[-1] == f"error: {job.id} failed: in.parquet is missing"
-    assert f"  next  penstock resume {job.id}\n  log   {supervisor.folder(job.id).log}\n" in done.stdout
-    assert "  error  in.parquet is missing\n" in penstock("jobs", "show", job.id).stdout
+    assert f"  next    penstock resume {job.id}\n  log     {supervisor.folder(job.id).log}\n" in done.stdout
+    assert "  error   in.parquet is missing\n" in penstock("jobs", "show", job.id).stdout
     assert json.loads(as_json.stdout)["error"] == "in.parquet is missing"
+
+
+def test_a_request_that_is_found_wrong_while_preparing_makes_no_job(supervisor: Supervisor, work: Path) -> None:
+    done = penstock("run", spec_file("prepare input in.parquet is missing"))
+    as_json = penstock("run", "--json", spec_file("prepare input in.parquet is missing"))
+    broken = penstock("run", spec_file("prepare other we are at fault"))
+
+    assert (done.returncode, done.stdout) == (as_json.returncode, as_json.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1] == "error: in.parquet is missing"
+    assert "resume" not in done.stderr
+    # What had been made for it is removed by its own process.
+    assert Path("discarded").exists()
+    # An error of ours is no mistake of the user's: the job and its log are kept.
+    assert broken.returncode == 1
+    (job,) = supervisor.jobs()
+    assert (job.status, job.outcome) == ("failed", "error")
+    assert [path.name for path in (work.parent / "home" / "jobs").iterdir()] == [job.id]
+
+
+def test_a_job_that_a_resume_finds_wrong_stays_and_is_not_to_be_resumed(supervisor: Supervisor) -> None:
+    begun = supervisor.submit(spec("prepare hold here", "prepare input none"), Path.cwd())
+    pid_at("here")
+    begun.kill()
+    begun.wait(PATIENCE_S)
+    (supervisor.folder(begun.job.id).path / "plan.json").unlink()
+    Path("go-here").touch()
+    resumed = penstock("resume", begun.job.id)
+
+    assert resumed.returncode == 1
+    assert supervisor.job(begun.job.id).outcome == "request_wrong"
+    assert "  next  correct the request and run it again\n" in resumed.stdout
+    assert "penstock resume" not in resumed.stdout
+
+
+def test_the_log_of_a_job_of_this_machine_is_printed_as_text(supervisor: Supervisor) -> None:
+    job = finished(supervisor, supervisor.submit(spec("run print hello", "run stage 1000"), Path.cwd()))
+    whole, last = penstock("logs", job.id), penstock("logs", job.id, "--tail", "1", "--follow")
+    as_json = penstock("logs", job.id, "--json")
+    results, retry = penstock("jobs", "results", job.id), penstock("retry", job.id)
+
+    assert (whole.returncode, whole.stderr) == (0, "")
+    assert "hello\n" in whole.stdout
+    assert whole.stdout.endswith(f" INFO launcher: {job.id} is completed: published\n")
+    assert last.stdout == whole.stdout.splitlines(keepends=True)[-1]
+    assert json.loads(as_json.stdout)["lines"] == whole.stdout.splitlines()
+    here = f"error: {job.id} was run on this machine by `penstock run`; "
+    assert (results.returncode, results.stderr) == (2, f"{here}its result is at result\n")
+    assert (retry.returncode, retry.stderr) == (2, f"{here}it is completed\n")
+
+
+def test_a_spec_is_changed_by_set_and_its_templates_are_filled_in(supervisor: Supervisor) -> None:
+    file = spec_file("run stage 1000")
+    words = ["--set", "output.path=out/{{ scheduled_date - 1d }}/{{ job_id }}", "--set", "config.batch_size=10"]
+    done = penstock("run", file, *words, "--scheduled-at", "2025-03-01")
+    job = only_job(supervisor)
+
+    assert done.returncode == 0, done.stderr
+    assert job.spec.output == ParquetOutput(f"out/2025-02-28/{job.id}")
+    assert job.spec.config.batch_size == 10
 
 
 def test_too_many_rejects_come_with_both_remedies_and_a_resume_publishes(supervisor: Supervisor) -> None:

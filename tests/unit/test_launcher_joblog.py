@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from launcher import joblog
-from launcher.api.rows import _read_log
 from launcher.joblog import JobLog, Layout, add_line, is_written, start_keeper
+from launcher.loglines import read_lines
 
 BOUND = joblog.HEAD_BYTES + joblog.TAIL_BYTES + joblog._MARK_BYTES
 
@@ -33,7 +33,7 @@ def read(path: Path, limit_bytes: int, offset: int = 0) -> tuple[list[str], int]
     """All lines from an offset on, in pieces, and where they end."""
     lines: list[str] = []
     while True:
-        found = _read_log(path, offset, limit_bytes, None, is_over=True)
+        found = read_lines(path, offset, limit_bytes, None, is_over=True)
         lines += found.lines
         assert found.lines or found.at_end
         offset = found.next_offset

@@ -42,6 +42,12 @@ def changed(request: dict[str, Any], field: str, value: Any) -> dict[str, Any]:
     return copy
 
 
+EXPORT = (
+    "export the model to ONNX (skl2onnx, onnxmltools, torch.onnx, tf2onnx), or write a class that loads it, "
+    "and name it as module:Class"
+)
+
+
 def problems(request: Any) -> list[str]:
     with pytest.raises(RequestError) as caught:
         spec_of(request)
@@ -414,14 +420,67 @@ def test_a_column_that_is_no_text_is_named_by_its_place() -> None:
 
 
 def test_a_flavor_that_the_uri_does_not_tell_has_to_be_named() -> None:
-    assert problems(changed(FILES, "model.uri", "churn.pkl")) == [
-        "model.flavor is missing and model.uri 'churn.pkl' does not tell it; use onnx or python"
+    assert problems(changed(FILES, "model.uri", "churn.bin")) == [
+        "model.flavor is missing and model.uri 'churn.bin' does not tell it; use onnx or python"
     ]
+
+
+@pytest.mark.parametrize(
+    ("uri", "line"),
+    [
+        ("models/churn.pkl", f"which is no ONNX file by its name; {EXPORT}"),
+        ("churn.joblib", f"which is no ONNX file by its name; {EXPORT}"),
+        ("churn.py:Churn", "and a module is wanted before the class; write churn:Churn"),
+        ("./jobs/churn.py:Churn", "and a module is wanted before the class; write jobs.churn:Churn"),
+        (
+            "/srv/churn.py:Churn",
+            "and a module is wanted before the class; write churn:Churn, and start from the folder of the file",
+        ),
+        ("churn.py", "and a module is wanted before the class; write churn:Class"),
+        ("jobs.churn.Churn", "and a colon is wanted before the class; write jobs.churn:Churn"),
+        (
+            "s3://b/m.onnx",
+            "and s3:// is not supported yet; write a local path or file:///…, or ./… for a file of that name",
+        ),
+    ],
+)
+def test_a_model_that_is_none_by_its_name_has_its_own_remedy(uri: str, line: str) -> None:
+    assert problems(changed(FILES, "model.uri", uri)) == [f"model.uri is {uri if '://' in uri else repr(uri)}, {line}"]
+
+
+@pytest.mark.parametrize(
+    ("password", "written"),
+    [("se@cret", "@ as %40"), ("se/cret", "/ as %2F"), ("s@e/cr%et", "@ as %40 and / as %2F and % as %25")],
+)
+def test_a_password_that_a_uri_does_not_bear_is_not_told(password: str, written: str) -> None:
+    (line,) = problems(changed(SQL, "input.connection", f"postgresql://me:{password}@db/crm"))
+
+    assert line == (
+        "input.connection is postgresql://me:*****@db/crm, which has a password with characters of a URI's own; "
+        f"write {written}, or take the password from ${{NAME}}"
+    )
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://me:${PW}@db/crm",
+        "postgresql://me:se%40c#r?et@db/crm",
+        "postgresql://db:5432/crm?application_name=me@home",
+        "postgresql://db/a@b",
+        "postgresql://[::1]:5432/crm",
+    ],
+)
+def test_a_uri_that_a_database_takes_is_taken(uri: str) -> None:
+    spec = spec_of(changed(SQL, "input.connection", uri))
+
+    assert isinstance(spec.input, SqlInput)
+    assert spec.input.connection == uri
 
 
 def test_a_python_model_is_a_class_in_a_module() -> None:
     assert problems(changed(changed(FILES, "model.uri", "churn.py"), "model.flavor", "python")) == [
-        "model.uri is 'churn.py', and flavor python needs module:Class; name a class"
+        "model.uri is 'churn.py', and a module is wanted before the class; write churn:Class"
     ]
 
 
