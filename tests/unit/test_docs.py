@@ -25,3 +25,17 @@ def test_every_variable_of_the_service_is_in_the_readme() -> None:
 
     assert len(named) > 8
     assert sorted(name for name in named if name not in readme) == []
+
+
+def test_users_are_shown_no_other_package_than_penstock() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "examples").rglob("*.*")]
+    found = [
+        f"{page.name}: {line}"
+        for page in pages
+        if page.suffix in (".md", ".yaml", ".py")
+        for line in page.read_text().splitlines()
+        if re.search(r"(?:from|import) (?:launcher|pipelines|predictors|transforms)\b", line)
+    ]
+
+    assert found == []
+    assert (ROOT / "LICENSE").read_text().lstrip().startswith("Apache License\n")
