@@ -15,7 +15,7 @@ from launcher.api.problems import KINDS, problem_of, slug_of
 from launcher.errors import LauncherError
 from predictors.errors import PredictorError, RowsRejected, SchemaMismatch
 from tests.api import BATCH, JSON, SEED, Api, problem, wait_for
-from transforms.errors import ConnectionRefused, InputError, PipelineError
+from transforms.errors import ConnectionRefused, InputError, PipelineError, RefusedRow, RowsRefused
 
 MIB = 1024 * 1024
 
@@ -176,6 +176,7 @@ def arguments(error: type[Exception]) -> tuple[Any, ...]:
         errors.NotAcceptable: (("application/json",),),
         errors.WebhookFailed: ("no", True),
         RowsRejected: ([0], "no"),
+        RowsRefused: ([RefusedRow(0, 0, "X", "no")],),
     }
     if error in made:
         return made[error]
