@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 VENV := .venv
 BIN := $(VENV)/bin
+# Else each of the hundreds of processes that the tests start compiles Beam anew, which takes ten times as long as to import it.
+export PYTHONDONTWRITEBYTECODE :=
 # uv from the machine, or our own copy in .tools.
 UV := $(shell command -v uv 2>/dev/null || echo .tools/bin/uv)
 
@@ -40,7 +42,7 @@ demo: setup ## score the real flights of 2013 to Parquet and to a table
 	$(BIN)/python -m examples.flights.picture demo
 
 test: setup ## run every test, with the real servers it needs
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 check: setup ## lint and types
 	$(BIN)/ruff format --check .
