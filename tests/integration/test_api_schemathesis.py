@@ -86,6 +86,8 @@ def test_every_answer_about_what_is_there_is_as_it_is_documented(stocked: Api, t
     schedule = {"schedule": {"cron": "0 2 * * *"}, "job": job}
     schedule_id = client.post("/api/v1/schedules", json=schedule).json()["schedule_id"]
     named = f'[parameters]\njob_id = "{done}"\nschedule_id = "{schedule_id}"\nmodel_id = "churn"\nname = "warehouse"\n'
+    # What is there stays there.
+    named += "purge = false\n"
 
     run(stocked, tmp_path, "--phases", "examples,fuzzing", "--max-examples", "6", config=named)
 
