@@ -213,7 +213,7 @@ def test_a_job_that_says_no_parallelism_has_that_of_the_environment(
 ) -> None:
     asked: list[JobSpec] = []
 
-    def submit(self: Supervisor, spec: JobSpec, folder: Path) -> Any:
+    def submit(self: Supervisor, spec: JobSpec, folder: Path, job_id: str) -> Any:
         asked.append(spec)
         raise HomeUnusable("far enough")
 
