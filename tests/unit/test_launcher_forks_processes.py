@@ -446,8 +446,14 @@ def test_run_json_prints_one_object(supervisor: Supervisor) -> None:
     assert done.returncode == 0
     assert done.stdout.count("\n") == 1
     seconds, started_at, finished_at = told.pop("seconds"), told.pop("started_at"), told.pop("finished_at")
+    assert told.pop("estimated_duration_minutes") == 1
+    assert told.pop("estimated_duration_seconds") > 0
     assert told == {
         "job_id": only_job(supervisor).id,
+        "name": None,
+        "model_id": None,
+        "model_version": None,
+        "model_uri": "fake:Model",
         "status": "completed",
         "outcome": "clean",
         "progress": {"total_rows": 1000, "processed_rows": 1000, "percentage": 100},
@@ -455,6 +461,7 @@ def test_run_json_prints_one_object(supervisor: Supervisor) -> None:
         "output": "result",
         "rejects": "rejects",
         "error": None,
+        "notices": [],
     }
     assert list(seconds) == ["prepare", "run", "complete", "read", "score", "write"]
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", at) for at in (started_at, finished_at))
@@ -725,8 +732,11 @@ def test_jobs_are_listed_newest_first_and_by_state(supervisor: Supervisor) -> No
     cancelled = penstock("jobs", "list", "--status", "cancelled")
 
     assert none.stdout == "no jobs; `penstock run SPEC` starts one\n"
-    assert listed[0].split() == ["job", "status", "created", "rows", "done", "rejected", "output"]
-    assert [line.split()[:2] for line in listed[1:]] == [[second.id, "failed"], [first.id, "completed"]]
+    assert listed[0].split() == ["job", "name", "model", "status", "created", "rows", "done", "rejected", "output"]
+    assert [line.split()[:3] for line in listed[1:]] == [
+        [second.id, "fake:Model", "failed"],
+        [first.id, "fake:Model", "completed"],
+    ]
     assert [job["job_id"] for job in completed["jobs"]] == [first.id]
     assert cancelled.stdout == "no jobs that are cancelled\n"
     assert wrong.returncode == 2
