@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from predictors.taking import no_values
+
 # What a column is called that comes without a name.
 UNNAMED = "prediction"
 _SHOWN_CHARS = 60
@@ -238,7 +240,7 @@ def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
     """One array, of one chunk or of many."""
     if not isinstance(column, pa.ChunkedArray):
         return column
-    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([pa.array([], column.type), *column.chunks])
+    return column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays([no_values(column.type), *column.chunks])
 
 
 def _named(columns: list[Column], promised: pa.Schema | None) -> list[tuple[str, pa.Array]]:

@@ -19,6 +19,21 @@ def take_of(table: pa.Table, places: pa.Array | Sequence[int]) -> pa.Table:
     return pa.table([_of_chunks(column, at) for column in table.columns], schema=table.schema)
 
 
+def no_rows(schema: pa.Schema) -> pa.RecordBatch:
+    """A batch of no rows under any schema; `Schema.empty_table` has none for extension types within other types."""
+    return pa.RecordBatch.from_arrays([no_values(field.type) for field in schema], schema=schema)
+
+
+def no_values(type: pa.DataType) -> pa.Array:
+    """An array of no values of any type."""
+    try:
+        return pa.array([], type)
+    except pa.ArrowNotImplementedError:
+        if pa.types.is_struct(type):
+            return pa.StructArray.from_arrays([no_values(field.type) for field in type], fields=list(type))
+        return pa.nulls(0, type)
+
+
 def _of_chunks(column: pa.ChunkedArray, places: pa.Array) -> pa.ChunkedArray | pa.Array:
     try:
         return column.take(places)

@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 
 from predictors.bounds import Bounds
 from predictors.notices import Notice
+from predictors.taking import no_rows
 from transforms.batches import Rejected, ScoredSpan
 from transforms.ledger import in_order
 from transforms.sinks.base import Manifest
@@ -116,7 +117,7 @@ class RejectFolder:
             return
         parts = list(dict.fromkeys(note.rejects for note in in_order(manifest.notes) if note.rejects is not None))
         if not parts:
-            empty = self._written.empty_table()
+            empty = pa.Table.from_batches([no_rows(self._written)])
             parts = [self._folder.write_part(".parquet", lambda path: write_parquet(path, empty))]
         files = {f"part-{number:05d}-{part}": part for number, part in enumerate(parts)}
         listing = [{"name": name} for name in files]

@@ -16,6 +16,7 @@ from pipelines.spec import JobSpec
 from predictors.pool.base import Answers
 from predictors.pool.inline import InlinePool, threads_of
 from predictors.recovery import RetryPolicy
+from predictors.taking import no_rows
 from transforms.batches import Batch, Span, Split
 from transforms.score import assemble
 from transforms.sources.base import SPAN_ROWS
@@ -114,7 +115,7 @@ def score_sample(spec: JobSpec, bound: Bound, splits: Sequence[Split], library: 
         nulls=bound.nulls,
         policy=RetryPolicy(0),
     )
-    spent, shown = _Spent(), Sampled(bound.output_schema.empty_table(), [], Sample())
+    spent, shown = _Spent(), Sampled(pa.Table.from_batches([no_rows(bound.output_schema)]), [], Sample())
     try:
         _load_all(pool, bound, threads)
         pieces = _Pieces(bound, splits, spent)
@@ -179,7 +180,7 @@ def _threads(bound: Bound, spec: JobSpec, loaded: Cost) -> int:
 def _load_all(pool: InlinePool, bound: Bound, threads: int) -> None:
     """Have every thread load its model, so that no call is timed with it: a piece without rows makes no call."""
     schema = pa.schema([bound.source.schema.field(name) for name in bound.columns])
-    empty = pa.RecordBatch.from_pylist([], schema=schema)
+    empty = no_rows(schema)
     for future in [pool.submit(empty) for _ in range(threads)]:
         future.result()
 

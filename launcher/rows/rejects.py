@@ -16,6 +16,7 @@ from launcher.errors import NoRejects
 from launcher.report import Reason
 from launcher.state.job import Job
 from predictors.bounds import Bounds, LedElsewhere, at
+from predictors.taking import no_rows
 from transforms.sinks.manifest import names_in, read_manifest
 
 # More rows than this do not change which reasons are the most frequent; reading them would keep people waiting.
@@ -124,7 +125,7 @@ def first_rejects(job: Job, limit: int) -> pa.Table:
                 if missing <= 0:
                     break
             if not tables:
-                tables.append(parquet.schema_arrow.empty_table())
+                tables.append(pa.Table.from_batches([no_rows(parquet.schema_arrow)]))
         if missing <= 0:
             break
     table = pa.concat_tables(tables)

@@ -16,6 +16,7 @@ from launcher.errors import ResultGone, ResultUnreadable
 from launcher.rows.bounds import bounded, rows_at_a_time
 from launcher.rows.tablepages import Rows, read_table_rows
 from predictors.bounds import Bounds, LedElsewhere, at
+from predictors.taking import no_rows
 from transforms.connection import Connection
 from transforms.sinks.manifest import names_in, publishers, read_manifest
 
@@ -178,7 +179,7 @@ def _read_files(files: Sequence[Path], offset: int, limit: int, within: Bounds |
     schema = pa.schema(list(zip(found.names, found.types, strict=True)))
     batches, was_cut = bounded(_read_rows(files, offset, limit, footers), limit)
     pieces = [pa.Table.from_batches([batch]).replace_schema_metadata(None).cast(schema) for batch in batches]
-    rows = pa.concat_tables([schema.empty_table(), *pieces])
+    rows = pa.concat_tables([pa.Table.from_batches([no_rows(schema)]), *pieces])
     following = offset + rows.num_rows
     return Page(rows, following if was_cut or _has_row(files, following, footers) else None)
 

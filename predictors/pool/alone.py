@@ -12,6 +12,7 @@ from predictors.notices import merged
 from predictors.pool.base import Answers
 from predictors.pool.child import Child, ChildDied, ChildSetup
 from predictors.recovery import BadRow
+from predictors.taking import no_rows
 
 # A child says how far it is after each such part of what it is to score: 65,536 rows, 2,048, 64, 2, 1.
 _PIECES = 32
@@ -132,7 +133,7 @@ def _together(answered: Sequence[tuple[int, Answers]], killed: dict[int, str], r
         bad += [BadRow(start + each.row, each.error_type, each.error) for each in answers.bad]
     bad.sort(key=lambda each: each.row)
     batches = [answers.predictions for _, answers in answered]
-    empty = pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+    empty = no_rows(schema)
     return Answers(
         predictions=pa.concat_batches(batches) if batches else empty,
         scored=others([each.row for each in bad], rows) if bad else None,

@@ -17,6 +17,7 @@ from predictors.finite import not_finite
 from predictors.pool.base import Answers
 from predictors.pressure import PRESSURE
 from predictors.recovery import BadRow, CallSize, Recovery, RetryPolicy
+from predictors.taking import no_rows
 
 # A model that scores nothing in this many batches will not score the rest either.
 _TRIAL_BATCHES = 10
@@ -177,7 +178,7 @@ class _Slices:
     def answers(self, ranges: Sequence[tuple[int, int]]) -> pa.RecordBatch:
         schema = self._predictor.output_schema
         if not ranges:
-            return pa.RecordBatch.from_arrays([pa.array([], field.type) for field in schema], schema=schema)
+            return no_rows(schema)
         return pa.concat_batches([self._answers[range_] for range_ in ranges])
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from predictors.taking import take, take_of, take_rows
+from predictors.taking import no_rows, take, take_of, take_rows
 
 TEXTS = ["a", None, "c" * 40]
 LISTS = [["a"], None, ["b", None]]
@@ -80,3 +80,15 @@ def test_views_are_taken_without_the_text_of_the_others() -> None:
     taken: Any = take(column, places)
 
     assert sum(len(buffer) for buffer in taken.buffers() if buffer is not None) < 300_000
+
+
+@pytest.mark.parametrize(
+    "type",
+    [*(column.type for column in COLUMNS.values()), pa.struct([("u", pa.uuid())]), pa.list_(pa.json_())],
+    ids=str,
+)
+def test_there_are_no_rows_of_every_type(type: pa.DataType) -> None:
+    schema = pa.schema([pa.field("x", type)])
+
+    assert no_rows(schema).schema == schema
+    assert no_rows(schema).num_rows == 0

@@ -44,6 +44,7 @@ KEPT = [
     *(pa.array(ONES, type) for type in (pa.time32("ms"), pa.time64("us"), pa.time64("ns"))),
     *(pa.array(ONES, pa.timestamp(unit)) for unit in ("ms", "us", "ns")),
     *(pa.array(ONES, pa.timestamp(unit, "Europe/Berlin")) for unit in ("ms", "us", "ns")),
+    *(pa.array(ONES, pa.timestamp("us", zone)) for zone in ("+00:00", "-08:00", "EST5EDT")),
     *(pa.array(ONES, pa.duration(unit)) for unit in ("s", "ms", "us", "ns")),
     *(pa.array([[1, None], None, []], type) for type in (pa.list_(INT), pa.large_list(INT))),
     pa.array([["a"], None], pa.list_(pa.string_view())),
@@ -51,6 +52,8 @@ KEPT = [
     pa.array([{"a": 1, "b": "x"}, None], pa.struct([("a", INT), ("b", pa.string())])),
     pa.array([[("a", 1)], None, []], pa.map_(pa.string(), INT)),
     dictionary(pa.array(["a", "b"])),
+    dictionary(pa.array(["a", None])),
+    pa.StructArray.from_arrays([dictionary(pa.array(["a", None]))], names=["d"]),
     UUIDS,
     JSON,
     BOOL8,
@@ -65,6 +68,12 @@ REWRITTEN = [
     (pa.array([86_400_000, None], pa.date64()), pa.date32()),
     (pa.array(ONES, pa.time32("s")), pa.time32("ms")),
     (pa.array(ONES, pa.timestamp("s", "UTC")), pa.timestamp("ms", "UTC")),
+    *(
+        (pa.array(ONES, pa.timestamp("us", zone)), pa.timestamp("us", "UTC"))
+        for zone in ("+05:30", "-03:30", "europe/berlin")
+    ),
+    (pa.array([b"", None], pa.binary(0)), pa.binary()),
+    (pa.array([{"v": "a"}, None], pa.struct([("v", pa.string_view())])), pa.struct([("v", pa.string())])),
     (pa.array([INTERVAL, None], pa.month_day_nano_interval()), PARTS),
     (pa.array([[INTERVAL], None, []], pa.list_(pa.month_day_nano_interval())), pa.list_(PARTS)),
     (pa.array([[1, 2], None, [5, 6]], PAIR), pa.list_(INT)),
@@ -142,6 +151,15 @@ def test_what_some_reader_does_not_know_is_written_as_an_equivalent_and_said(
         "written_as",
         f"column c ({column.type}) is written to the result as {type}",
     )
+
+
+@pytest.mark.parametrize("view", [pa.string_view(), pa.binary_view()], ids=str)
+def test_structs_of_views_are_written_within_lists_of_many_rows(view: pa.DataType, tmp_path: Path) -> None:
+    column = pa.concat_arrays([pa.array([{"v": "a"}, None], pa.struct([("v", view)]))] * 1000)
+
+    _, read = taken_through(pa.ListArray.from_arrays(pa.array(range(2001), INT), column), tmp_path / "a.parquet")
+
+    assert len(read) == 2000
 
 
 def test_a_fixed_size_list_that_is_never_null_stays_one(tmp_path: Path) -> None:

@@ -72,6 +72,12 @@ def test_a_column_of_folders_is_integers_only_where_each_value_is_one(
         ("n=2025-01-01", pa.date32(), datetime.date(2025, 1, 1)),
         ("n=2025-01-01 10%3A00%3A00", pa.timestamp("us"), datetime.datetime(2025, 1, 1, 10)),
         ("n=2025-01-01 10%3A00%3A00", pa.timestamp("s", "UTC"), datetime.datetime(2025, 1, 1, 10, tzinfo=datetime.UTC)),
+        (
+            "n=2025-01-01 10%3A00%3A00",
+            pa.timestamp("s", "Europe/Berlin"),
+            datetime.datetime(2025, 1, 1, 9, tzinfo=datetime.UTC),
+        ),
+        ("n=0.25", pa.float32(), 0.25),
         ("n=7", pa.string(), "7"),
         ("n=01234", pa.int32(), 1234),
         ("n=true", pa.bool_(), True),
@@ -85,6 +91,22 @@ def test_a_declared_type_is_that_of_a_folders_column(
 
     assert source.schema.field("n").type == type
     assert values(source, "n") == [wanted, None]
+
+
+@pytest.mark.parametrize(
+    ("said", "type"),
+    [
+        pytest.param("16777217", pa.float32(), id="more digits than a float"),
+        pytest.param("0.1234567890123456789", pa.float64(), id="more digits than a double"),
+        pytest.param("2025-03-30 02%3A30%3A00", pa.timestamp("s", "Europe/Berlin"), id="an hour that was left out"),
+        pytest.param("2025-10-26 02%3A30%3A00", pa.timestamp("s", "Europe/Berlin"), id="an hour that came twice"),
+    ],
+)
+def test_a_value_that_the_declared_type_does_not_hold_exactly_is_refused(
+    tmp_path: Path, said: str, type: pa.DataType
+) -> None:
+    with pytest.raises(InputError, match=r"its folder says .* of column 'n'.*give input\.schema another type"):
+        opened(write(tmp_path / "in", f"n={said}"), declared={"n": type})
 
 
 def test_a_value_that_is_not_of_the_declared_type_is_refused(tmp_path: Path) -> None:

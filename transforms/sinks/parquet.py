@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from predictors.bounds import Bounds
 from predictors.notices import Notice
+from predictors.taking import no_rows
 from transforms.batches import ScoredSpan, Split
 from transforms.counts import Counts
 from transforms.errors import OutputError
@@ -142,7 +143,7 @@ class ParquetSink:
 
     def _write_empty(self, folder: PublishedFolder) -> str:
         schema = folder.read_schema(folder.staging / "schema")
-        return folder.write_part(".parquet", lambda path: write_parquet(path, schema.empty_table()))
+        return folder.write_part(".parquet", lambda path: write_parquet(path, pa.Table.from_batches([no_rows(schema)])))
 
     def _check_files(self, files: Sequence[Path], schema: pa.Schema) -> None:
         """Demand that rows of `schema` can join those of `files`: Parquet files of the same columns, in that order.

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from predictors.notices import Notice
-from predictors.taking import take
+from predictors.taking import no_values, take
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def fit_rows(rows: pa.RecordBatch, ways: Mapping[str, Way], required: Collection
 def can_fit(way: Way, type: pa.DataType) -> bool:
     """Whether Arrow has what the way needs for this very type, tried on no values."""
     try:
-        way.fit(pa.schema([("x", type)]).empty_table().column("x").combine_chunks())
+        way.fit(no_values(type))
     except (pa.ArrowNotImplementedError, pa.ArrowTypeError, NotImplementedError):
         return False
     return True

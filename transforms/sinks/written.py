@@ -4,6 +4,9 @@ Most types stay as they are. Some are written as another that holds the same val
 has no such type; what holds no values that could be written is refused by the column's name.
 """
 
+import re
+from zoneinfo import available_timezones
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -67,6 +70,11 @@ def _written_field(field: pa.Field, all_there: bool) -> pa.Field:
     return field.with_type(_written_type(field.type, all_there))
 
 
+def _written_part(field: pa.Field, all_there: bool) -> pa.Field:
+    """A field of a struct; pyarrow cuts structs of many rows into pieces, and no views."""
+    return _written_field(field.with_type(_VIEWED.get(field.type, field.type)), all_there)
+
+
 def _written_type(type: pa.DataType, all_there: bool) -> pa.DataType:
     """The type that values of `type` are written as.
 
@@ -89,7 +97,7 @@ def _written_type(type: pa.DataType, all_there: bool) -> pa.DataType:
     if types.is_struct(type):
         if not type.num_fields:
             raise _Unwritable("Parquet holds no structs without fields")
-        return pa.struct([_written_field(field, all_there) for field in type])
+        return pa.struct([_written_part(field, all_there) for field in type])
     if types.is_map(type):
         item = _written_field(type.item_field, all_there=False)
         return pa.map_(_written_field(type.key_field, all_there=False), item, type.keys_sorted)
@@ -97,7 +105,18 @@ def _written_type(type: pa.DataType, all_there: bool) -> pa.DataType:
         return kept
     if types.is_decimal(type):
         return _written_decimal(type)
-    return _PLAIN.get(type) or (pa.timestamp("ms", type.tz) if types.is_timestamp(type) and type.unit == "s" else type)
+    if types.is_timestamp(type):
+        return pa.timestamp("ms" if type.unit == "s" else type.unit, _zone_read_by_all(type.tz))
+    return _PLAIN.get(type, type)
+
+
+def _zone_read_by_all(zone: str | None) -> str | None:
+    """A zone by whose name every reader finds it, or else UTC, which names the same moments: Polars reads no file that
+    has `+05:30`.
+    """
+    if zone is None or zone in _ZONES or _WHOLE_HOURS.fullmatch(zone):
+        return zone
+    return "UTC" if zone not in available_timezones() else zone
 
 
 # Parquet counts no whole seconds; pyarrow reads date64 as date32. Spark has no half floats.
@@ -106,7 +125,12 @@ _PLAIN: dict[pa.DataType, pa.DataType] = {
     pa.date64(): pa.date32(),
     pa.time32("s"): pa.time32("ms"),
     pa.month_day_nano_interval(): _INTERVAL,
+    pa.binary(0): pa.binary(),
 }
+
+# Zones that need no look into the time zone database.
+_ZONES = ("UTC", "Etc/UTC")
+_WHOLE_HOURS = re.compile(r"[+-](0\d|1[0-4]):00")
 
 # Arrow takes no values out of a dictionary of views.
 _VIEWED: dict[pa.DataType, pa.DataType] = {pa.string_view(): pa.string(), pa.binary_view(): pa.binary()}
@@ -144,12 +168,15 @@ def _converted(column: pa.Array, to: pa.DataType) -> pa.Array:
     """The same values under a type that `_written_type` gave."""
     given = column.type
     types = pa.types
-    if given == to:
+    if given == to and not _holds_dictionary(given):
         return column
     if isinstance(given, pa.BaseExtensionType):
         return _converted(column.storage, to)
     if types.is_run_end_encoded(given):
         return _converted(pc.run_end_decode(column), to)
+    if types.is_dictionary(to):
+        # Nulls of a dictionary's own, which no writer takes, become those of the column.
+        return column if not column.dictionary.null_count else _without_null_words(column, to)
     if types.is_dictionary(given):
         values = _converted(column.dictionary, to)
         return pa.DictionaryArray.from_arrays(column.indices, values).dictionary_decode()
@@ -165,6 +192,17 @@ def _converted(column: pa.Array, to: pa.DataType) -> pa.Array:
     if types.is_decimal(given) and types.is_string(to):
         return pa.array([None if value is None else format(value, "f") for value in column.to_pylist()], to)
     return column.cast(to)
+
+
+def _holds_dictionary(type: pa.DataType) -> bool:
+    if pa.types.is_dictionary(type):
+        return True
+    return any(_holds_dictionary(type.field(number).type) for number in range(type.num_fields))
+
+
+def _without_null_words(column: pa.DictionaryArray, to: pa.DataType) -> pa.Array:
+    encoded = column.dictionary_decode().dictionary_encode()
+    return pa.DictionaryArray.from_arrays(encoded.indices.cast(to.index_type), encoded.dictionary, ordered=to.ordered)
 
 
 def _interval_parts(column: pa.Array) -> pa.Array:

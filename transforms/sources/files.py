@@ -209,6 +209,8 @@ def _no_parquet(file: str, within: Bounds | None, error: Exception) -> InputErro
         head, tail = _ends(file, within)
     except OSError:
         return unreadable(file, error)
+    if not tail:
+        return InputError(f"{file} is not a readable Parquet file: it is empty; remove it, or copy it anew")
     tail = tail[-4:]
     readable = f"{file} is not a readable Parquet file"
     if head == _ENCRYPTED or tail == _ENCRYPTED:

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 
 from predictors.bounds import Bounds
 from predictors.notices import Notice
+from predictors.taking import no_rows
 from transforms.batches import Batch, Split
 from transforms.errors import InputChanged
 from transforms.sources.base import SPLIT_ROWS, rebatch, span_rows
@@ -96,7 +97,7 @@ class ParquetSource:
             if own:
                 pieces.append(file.rows(group, own))
             before = stop
-        return pa.concat_batches(pieces) if pieces else pa.RecordBatch.from_pylist([], schema=file.schema)
+        return pa.concat_batches(pieces) if pieces else no_rows(file.schema)
 
     def _open_planned(self, split: Split, columns: Sequence[str]) -> FileColumns:
         """The file of `split`, which must be the one that was planned, to read `columns` of it."""

@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from transforms.errors import InputError
+from transforms.sources.conforming import Lossy, conform_exactly
 
 # What Hive and Spark write in place of a null.
 _NULL = "__HIVE_DEFAULT_PARTITION__"
@@ -103,9 +105,9 @@ def partition_value(name: str, value: str | None, type: pa.DataType, file: str) 
     text = pa.array([value])
     try:
         if pa.types.is_timestamp(type) and type.tz is not None and not re.search(r"(Z|[+-]\d\d:?\d\d)$", value):
-            text = text.cast(pa.timestamp(type.unit))
-        return text.cast(type)[0]
-    except pa.ArrowException as error:
+            return pc.assume_timezone(text.cast(pa.timestamp(type.unit)), type.tz)[0]
+        return conform_exactly(text, type)[0] if pa.types.is_floating(type) else text.cast(type)[0]
+    except (Lossy, pa.ArrowException) as error:
         raise InputError(
             f"{file}: its folder says {value!r} of column {name!r}, which is no {type}; give input.schema another type"
         ) from error

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from predictors.bounds import Bounds
 from predictors.notices import Notice
+from predictors.taking import no_values
 from transforms.errors import InputError
 from transforms.sources.conforming import Lossy, conform_exactly
 from transforms.sources.filecolumns import FileColumns
@@ -241,7 +242,7 @@ class _Column:
         for group in self.having:
             given = self.type_in(group)
             try:
-                conform_exactly(pa.array([], given), declared)
+                conform_exactly(no_values(given), declared)
                 if self.name in group.int96:
                     # Text, say, would depend on the unit under which it was made.
                     is_alike = in_micros(given) == in_micros(declared) and len(units_of(declared)) == 1
