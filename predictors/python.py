@@ -65,9 +65,14 @@ class PythonPredictor:
         return self._output_schema
 
     @property
+    def chosen(self) -> tuple[str, ...] | None:
+        """The columns that the spec or the class says are read; None where neither does. Known after `load`."""
+        return self.features if self._chosen is None else self._chosen
+
+    @property
     def declares_features(self) -> bool:
         """Whether the class or the spec says which columns are read. Known after `load`."""
-        return self.features is not None or self._chosen is not None
+        return self.chosen is not None
 
     def load(self) -> None:
         """Make an instance and load it.

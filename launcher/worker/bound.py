@@ -99,9 +99,11 @@ def _check_closed(spec: JobSpec, predictor: Predictor, source: Source) -> None:
         return
     given = spec.model.features
     named = [name for names in given.values() for name in names] if isinstance(given, Mapping) else list(given or ())
-    # Of a class that declares no features nothing is known before it is bound.
+    # Of a class that declares neither features nor a schema nothing is known before it is bound.
     known: pa.Schema | None = predictor.input_schema
     named += known.names if known is not None else ()
+    if isinstance(predictor, PythonPredictor):
+        named += predictor.chosen or ()
     for name, reason in source.closed.items():
         remedy = ""
         if name in named:

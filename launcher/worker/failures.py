@@ -5,8 +5,6 @@ import random
 import sys
 from collections.abc import Iterator
 
-from adbc_driver_manager import dbapi
-
 from launcher.errors import LauncherError, PathForbidden, StoreUnavailable
 from launcher.state.job import Outcome
 from predictors.errors import OutOfMemory, PredictorError, Transient
@@ -100,7 +98,9 @@ def wait_s(retries: int, first_s: float = FIRST_WAIT_S, random_unit: float | Non
 def _is_passing(error: BaseException) -> bool:
     if isinstance(error, StoreUnavailable | Transient | ConnectionError | TimeoutError):
         return True
-    if isinstance(error, dbapi.Error):
+    # An error of a driver that was never imported cannot be; to import it here would cost each command half a second.
+    driver = sys.modules.get("adbc_driver_manager.dbapi")
+    if driver is not None and isinstance(error, driver.Error):
         state = getattr(error, "sqlstate", None)
         if state:
             return str(state).startswith(_PASSING_STATES)

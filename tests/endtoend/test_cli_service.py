@@ -156,7 +156,7 @@ def test_a_job_is_submitted_waited_for_and_every_command_tells_of_it(team: Team)
     assert "  rows     20,000 = 19,980 scored + 20 rejected + 0 skipped\n" in done.stdout
     assert "           20 × NullFeature: column x is null\n" in done.stdout
     assert_exact(team)
-    assert re.search(rf"^{job_id}  completed \(rejects\) .* 20,000  100% +20 ", listed.stdout, re.MULTILINE)
+    assert re.search(rf"^{job_id}  +sum v1 +completed \(rejects\) .* 20,000  100% +20 ", listed.stdout, re.MULTILINE)
     assert re.search(r"Z +completed\n$", shown.stdout)
     assert rejects.stdout.splitlines()[1].split()[:2] == ["query:7", "NullFeature"]
     assert results.stdout.splitlines()[0].split() == ["id", "x", "y", "total"]

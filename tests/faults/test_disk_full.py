@@ -91,7 +91,8 @@ def test_a_read_only_disk_is_refused_before_any_row_is_read(folder: Path) -> Non
 
     subprocess.run(["unshare", "--mount", "bash", "-euc", script], cwd=folder, env=environment, check=True, timeout=120)
 
-    run = json.loads((folder / "run.json").read_text())
-    assert (folder / "run.code").read_text().strip() == "1"
-    assert "output.path disk/scores: not writable (Read-only file system)" in run["error"]
-    assert run["progress"]["processed_rows"] == 0
+    said = (folder / "run.err").read_text()
+    assert (folder / "run.code").read_text().strip() == "2", "no job is made of what cannot pass"
+    assert "output.path disk/scores: not writable (Read-only file system)" in said
+    assert "resume" not in said
+    assert (folder / "run.json").read_text() == ""

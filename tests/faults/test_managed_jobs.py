@@ -245,7 +245,7 @@ def test_a_job_that_is_wrong_is_not_tried_again(desk: Desk, database: str, query
     sql = {"source": "sql", "connection": "db", "query": query}
     job = desk.ended(desk.submit("Recorded", input=sql, config={"retry_count": 3}))
 
-    assert (job.status, job.outcome, job.attempt) == ("failed", "error", 1)
+    assert (job.status, job.outcome, job.attempt) == ("failed", "request_wrong", 1)
     assert message in (job.error or "")
     assert [move.to for move in desk.moves(job)] == ["submitted", "preparing", "failed"]
 
@@ -660,7 +660,7 @@ def test_a_path_that_has_become_a_way_out_is_not_followed(desk: Desk, tmp_path: 
     desk.service.store.add(job, "test")
     ended = desk.ended(desk.watched(job))
 
-    assert (ended.status, ended.outcome, ended.attempt) == ("failed", "error", 1)
+    assert (ended.status, ended.outcome, ended.attempt) == ("failed", "request_wrong", 1)
     assert (ended.error or "").startswith(field)
     assert "outside of the folders that a request may name" in (ended.error or "")
     assert "secret" not in (ended.error or "")

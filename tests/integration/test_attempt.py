@@ -532,6 +532,7 @@ def test_columns_of_folders_are_fed_passed_through_and_kept_with_the_rejects(job
     ("columns", "features", "refusal"),
     [
         pytest.param(("id",), ("value",), None, id="plain columns alone"),
+        pytest.param(("id",), "of the class", None, id="features of the class"),
         pytest.param(
             None, ("value",), "; list the columns to keep in output.columns, without it", id="all passed through"
         ),
@@ -541,13 +542,17 @@ def test_columns_of_folders_are_fed_passed_through_and_kept_with_the_rejects(job
     ],
 )
 def test_only_wanted_columns_must_not_be_encrypted(
-    job: Job, columns: tuple[str, ...] | None, features: tuple[str, ...] | None, refusal: str | None
+    job: Job, columns: tuple[str, ...] | None, features: tuple[str, ...] | str | None, refusal: str | None
 ) -> None:
     Path("secret").mkdir()
     write_encrypted(Path("secret/a.parquet"), numbered_rows(10), ["note"])
     spec = replace(
         job.spec,
-        model=ModelSpec(f"{__name__}:Plain", "python", features),
+        model=(
+            ModelSpec(f"{__name__}:Choosing", "python")
+            if isinstance(features, str)
+            else ModelSpec(f"{__name__}:Plain", "python", features)
+        ),
         input=ParquetInput(("secret",)),
         output=ParquetOutput("scores", "overwrite", columns),
         rejects=Rejects("rejects", 1.0),
@@ -574,3 +579,9 @@ class Plain:
         if 7.0 in rows["value"].to_pylist():
             raise ValueError("7 is refused")
         return pa.record_batch({"score": rows["value"]})
+
+
+class Choosing(Plain):
+    """Says itself which columns it reads."""
+
+    features = ("value",)

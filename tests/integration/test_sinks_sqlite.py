@@ -331,7 +331,7 @@ class TestSqliteTable:
         execute(f"sqlite:///{file}", self.TABLE)
         folder.chmod(0o777 if what == "the file" else 0o755)
         file.chmod(0o444 if what == "the file" else 0o666)
-        for above in (tmp_path, *tmp_path.parents[:2]):
+        for above in (tmp_path, *tmp_path.parents[:3]):
             above.chmod(above.stat().st_mode | 0o011)
 
         with as_nobody():

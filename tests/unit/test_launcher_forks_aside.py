@@ -1,5 +1,6 @@
 """Work in a process of its own: its answer, its errors, and that nothing of it stays."""
 
+import os
 import resource
 import time
 from collections.abc import Iterator
@@ -161,11 +162,20 @@ def test_a_launcher_with_very_many_open_files_is_answered(aside: Aside) -> None:
 
 def test_a_server_that_is_cold_is_not_waited_for_longer(tmp_path: Path) -> None:
     server = ForkServer(
-        preload=(), environment={}, log=tmp_path / "log", on_exit=lambda pid, code: None, on_lost=lambda: None
+        preload=("sleeping",),
+        environment={**os.environ, "PYTHONPATH": str(tmp_path)},
+        log=tmp_path / "log",
+        on_exit=lambda pid, code: None,
+        on_lost=lambda: None,
     )
+    (tmp_path / "sleeping.py").write_text("import signal\nsignal.pause()\n")
+    server.start()
     began = time.monotonic()
-    with pytest.raises(ForkFailed, match="is not warm yet"):
-        Aside(server, tmp_path).call("add", timeout_s=0.1, left=1, right=1)
+    try:
+        with pytest.raises(ForkFailed, match="is not warm yet"):
+            Aside(server, tmp_path).call("add", timeout_s=0.1, left=1, right=1)
+    finally:
+        server.close()
 
     assert time.monotonic() - began < 30
 
