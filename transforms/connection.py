@@ -1,14 +1,10 @@
-"""Database connections: where a database is, opened through ADBC, named without its secrets."""
+"""Database connections: where a database is, named without its secrets. `transforms.opening` opens it."""
 
 import os
 import re
-import threading
-import time
 from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import quote, unquote
-
-from adbc_driver_manager import dbapi
 
 from transforms.errors import ConnectionRefused
 
@@ -19,23 +15,8 @@ _SCHEMES: dict[str, Dialect] = {"postgresql": "postgres", "postgres": "postgres"
 # What may stand in a URI's user or password as it is (RFC 3986, 3.2.1), escapes included.
 _ENCODED = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,;=:]|%[0-9A-Fa-f]{2})*")
 _MASK = "*****"
-# How long a SQLite statement waits for another writer; ADBC itself does not wait at all.
-SQLITE_BUSY_MS = 30_000
 # A host that swallows packets would hold a connection attempt for minutes.
 CONNECT_TIMEOUT_S = 10
-# How long a look at a pinned file waits for a writer before others may open theirs; then it is repeated.
-_LOOK_BUSY_MS = 50
-# Files that SQLite opens beside a database, by what their names end with.
-_BESIDE = ("", "-wal", "-shm", "-journal")
-
-# How a SQLite journal begins, and how one ends that names another.
-_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
-
-# One pinned database is opened at a time, or what another thread opens would be taken for it.
-_opening = threading.Lock()
-# Connections that opened a file elsewhere. Closing one would write into that file, or let go of locks on it that this
-# process holds by another copy of SQLite; they stay open until the process ends.
-_abandoned: list[dbapi.Connection] = []
 
 
 @dataclass(frozen=True)
@@ -81,7 +62,7 @@ class Connection:
 
         The rest of a sentence, with the remedy, and without any secret.
         """
-        return _uri_fault(_VARIABLE.sub("x", self.template))
+        return uri_fault(_VARIABLE.sub("x", self.template))
 
     def expanded(self) -> str:
         """The URI with its variables filled in. A secret: never log it, never put it into a message.
@@ -142,8 +123,8 @@ class Connection:
 
     def open(
         self, *, read_only: bool = False, autocommit: bool = False, connect_timeout_s: int = CONNECT_TIMEOUT_S
-    ) -> dbapi.Connection:
-        """Connect. The caller closes.
+    ) -> Any:
+        """Connect. The caller closes the connection, an `adbc_driver_manager.dbapi.Connection`.
 
         Args:
             read_only: every statement that would write fails; in PostgreSQL, all statements of a transaction also see
@@ -155,124 +136,10 @@ class Connection:
         Raises:
             ConnectionRefused: names the database and the driver's reason, never the password.
         """
-        dialect = self.dialect
-        try:
-            if dialect == "postgres":
-                return self._open_postgres(read_only, autocommit, connect_timeout_s)
-            return self._open_sqlite(read_only, autocommit)
-        except dbapi.Error as error:
-            raise ConnectionRefused(f"connection {self.describe()}: {self.reason(error)}") from error
+        # With Arrow's datasets, and pandas and polars where they are, the drivers take a second to import.
+        from transforms.opening import opened
 
-    def _open_postgres(self, read_only: bool, autocommit: bool, connect_timeout_s: int) -> dbapi.Connection:
-        import adbc_driver_postgresql.dbapi
-
-        # The driver takes what the server sends for UTF-8, so that is what the server must send.
-        options = ["client_encoding=UTF8", "fallback_application_name=penstock"]
-        expanded = self.expanded()
-        fault = _uri_fault(expanded)
-        if fault is not None:
-            raise ConnectionRefused(f"connection {self.describe()} {fault}")
-        place = re.sub(r"^[^@/]*@", "", expanded.partition("://")[2])
-        if "connect_timeout=" not in place and "PGCONNECT_TIMEOUT" not in os.environ:
-            options.append(f"connect_timeout={connect_timeout_s}")
-        uri = expanded + ("&" if "?" in place else "?") + "&".join(options)
-        connection = adbc_driver_postgresql.dbapi.connect(uri, autocommit=autocommit)
-        if read_only:
-            self._set_up(
-                connection,
-                "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY, ISOLATION LEVEL REPEATABLE READ",
-                set_postgres(for_session=True),
-            )
-        return connection
-
-    def _open_sqlite(self, read_only: bool, autocommit: bool) -> dbapi.Connection:
-        import adbc_driver_sqlite.dbapi
-
-        path = self.sqlite_path()
-        if read_only and not os.path.exists(path):
-            raise ConnectionRefused(f"connection {self.describe()}: there is no file {path}")
-        settings = (f"PRAGMA busy_timeout = {SQLITE_BUSY_MS}", *["PRAGMA query_only = ON"] * read_only)
-        if self.pinned:
-            return self._open_pinned(path, read_only, autocommit, settings)
-        connection = adbc_driver_sqlite.dbapi.connect(path, autocommit=autocommit)
-        self._set_up(connection, *settings)
-        return connection
-
-    def _open_pinned(self, path: str, read_only: bool, autocommit: bool, settings: tuple[str, ...]) -> dbapi.Connection:
-        """Open the file at `path`, which holds no link; a transaction of a connection without autocommit has begun."""
-        deadline = time.monotonic() + SQLITE_BUSY_MS / 1000
-        while True:
-            try:
-                return self._opened_in_place(path, read_only, autocommit, settings)
-            except dbapi.Error as error:
-                if "readonly database" in str(error):
-                    raise ConnectionRefused(
-                        f"connection {self.describe()}: a program that wrote to it was killed, and what it left is only"
-                        " undone by one that may write; open the file once, as with sqlite3"
-                    ) from error
-                if "locked" not in str(error) or time.monotonic() > deadline:
-                    raise
-
-    def _opened_in_place(
-        self, path: str, read_only: bool, autocommit: bool, settings: tuple[str, ...]
-    ) -> dbapi.Connection:
-        import adbc_driver_sqlite.dbapi
-
-        if os.path.realpath(path) != path:
-            raise self._led_elsewhere()
-        if not read_only and _names_another_journal(path + "-journal"):
-            raise ConnectionRefused(f"connection {self.describe()}: its journal names another file; remove the journal")
-        # Who only reads does not undo what a killed program left, as a journal says.
-        uri = f"file:{quote(path)}?mode=ro" if read_only else path
-        with _opening:
-            before = _open_files()
-            connection = adbc_driver_sqlite.dbapi.connect(uri, autocommit=autocommit)
-            try:
-                self._check_place(connection, path, before)
-                _fetch(connection, f"PRAGMA busy_timeout = {_LOOK_BUSY_MS}")
-                try:
-                    # Opens the log of a database in WAL mode, which then stays open.
-                    _fetch(connection, "SELECT count(*) FROM sqlite_schema")
-                finally:
-                    self._check_place(connection, path, before)
-                for setting in settings:
-                    _fetch(connection, setting)
-            except ConnectionRefused:
-                _abandoned.append(connection)
-                raise
-            except BaseException:
-                connection.close()
-                raise
-            return connection
-
-    def _check_place(self, connection: dbapi.Connection, path: str, before: set[tuple[str, str]]) -> None:
-        """Look where the files lie that were opened since `before`. Asks SQLite for nothing that it had to read.
-
-        Raises:
-            ConnectionRefused: not where `path` says.
-        """
-        # By which name it was opened, links followed; from there on no link in the place of a file is.
-        ((_, _, name),) = _fetch(connection, "PRAGMA database_list")
-        folder, file = os.path.split(path)
-        own = {file + ending for ending in _BESIDE}
-        opened = [os.path.split(place.removesuffix(" (deleted)")) for _, place in _open_files() - before]
-        if name != path or any(its_folder != folder for its_folder, its_name in opened if its_name in own):
-            raise self._led_elsewhere()
-
-    def _led_elsewhere(self) -> ConnectionRefused:
-        return ConnectionRefused(
-            f"connection {self.describe()}: the path leads elsewhere since it was looked at; submit the job anew"
-        )
-
-    def _set_up(self, connection: dbapi.Connection, *statements: str) -> None:
-        try:
-            with connection.cursor() as cursor:
-                for statement in statements:
-                    cursor.execute(statement)
-            connection.commit()
-        except BaseException:
-            connection.close()
-            raise
+        return opened(self, read_only=read_only, autocommit=autocommit, connect_timeout_s=connect_timeout_s)
 
     def _userinfo(self) -> tuple[str, str]:
         """The template cut in front of the `@` that ends its user and password; the first part is empty without one."""
@@ -318,7 +185,7 @@ def set_postgres(for_session: bool, **settings: str) -> str:
     """
 
 
-def _uri_fault(uri: str) -> str | None:
+def uri_fault(uri: str) -> str | None:
     """What libpq would misread in a URI of PostgreSQL: it takes the first `@` or `/` for the end of the password."""
     scheme, found, rest = uri.partition("://")
     if _SCHEMES.get(scheme) != "postgres" or not found:
@@ -340,39 +207,6 @@ def _uri_fault(uri: str) -> str | None:
         return None
     written = " and ".join(f"{each} as {quote(each, safe='')}" for each in wrong)
     return f"has a password with characters of a URI's own; write {written}, or take the password from ${{NAME}}"
-
-
-def _open_files() -> set[tuple[str, str]]:
-    """What this process has open: descriptors, and where their files lie (Linux)."""
-    folder, found = "/proc/self/fd", set()
-    for fd in os.listdir(folder):
-        try:
-            found.add((fd, os.readlink(f"{folder}/{fd}")))
-        except FileNotFoundError:  # closed by another thread, or the one of the listing itself
-            continue
-    return found
-
-
-def _names_another_journal(journal: str) -> bool:
-    """Whether a journal beside a SQLite database ends in the name of a file, which undoing it would remove.
-
-    That is the one of a transaction over several databases, which none of ours is: https://sqlite.org/fileformat2.html.
-    """
-    try:
-        # A pipe without a writer would be waited for.
-        fd = os.open(journal, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
-        # SQLite does not open it either.
-        return False
-    with open(fd, "rb") as file:
-        file.seek(max(0, os.fstat(fd).st_size - len(_JOURNAL_MAGIC)))
-        return file.read() == _JOURNAL_MAGIC
-
-
-def _fetch(connection: dbapi.Connection, statement: str) -> list[tuple[Any, ...]]:
-    with connection.cursor() as cursor:
-        cursor.execute(statement)
-        return list(cursor.fetchall())
 
 
 def _value(match: re.Match[str]) -> str:

@@ -32,6 +32,8 @@ __all__ = ["LOOKS_PRELOAD", "PRELOAD", "Child", "ForkServer", "Forks", "Task"]
 
 # All that an attempt imports. What is missing here each job imports anew; tests/integration/test_forked_jobs.py tells.
 PRELOAD = (
+    # Before anything else that imports Beam.
+    "pipelines.lean_beam",
     "launcher.worker.attempt",
     "launcher.worker.jobprocess",
     # Imported where they are first used: to make a pipeline, to infer its types. They take 150 ms.

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import sqlglot
-
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, SqlInput, TableOutput
 from transforms.connection import Connection
 from transforms.errors import OutputError
@@ -97,6 +95,8 @@ def _folded(table_name: str, dialect: str) -> str:
     """The table's name as the database has it. SQLite takes the whole of it literally, in any case."""
     if dialect == "sqlite":
         return table_name
+    import sqlglot
+
     try:
         parts = sqlglot.exp.to_table(table_name, dialect=dialect).parts
     except sqlglot.errors.SqlglotError:

@@ -139,6 +139,7 @@ class JobProcess:
         else:
             self._move(["submitted"], "preparing", f"attempt {self._job.attempt}", **identity)
         self._pulse.start()
+        importlib.import_module("pipelines.lean_beam")
         attempt = importlib.import_module(self._handover.attempt_module)
         self._mask_log()
         # The store's own record keeps the names of connections; only in here they are what they stand for.

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pytest
 from adbc_driver_manager import dbapi
 
-import transforms.connection
+import transforms.opening
 from tests.contract.sinks import (
     SCHEMA,
     SinkContract,
@@ -285,7 +285,7 @@ class TestSqliteTable:
         execute(self.uri, self.TABLE, self.OLD)
         sink = self.staged(100)
         manifest = manifest_of(sink, "job_1", [split_of(1, 100, 10)])
-        monkeypatch.setattr(transforms.connection, "SQLITE_BUSY_MS", 50)
+        monkeypatch.setattr(transforms.opening, "SQLITE_BUSY_MS", 50)
 
         with Connection(self.uri).open(autocommit=True) as connection, connection.cursor() as cursor:
             cursor.execute(lock)

@@ -27,13 +27,6 @@ def newest_publisher(cursor: dbapi.Cursor, dialect: Dialect, ledger: str, table_
     return found[0][0] if found else None
 
 
-def other_result(wanted: str, found: str | None) -> str:
-    """Why nothing can be added to the result of the job `wanted` where `found` published last."""
-    if found is None:
-        return f"it holds no result of {wanted}, to which rows were to be added; nothing was added"
-    return f"it now holds the result of another job, {found}, which published after {wanted}; nothing was added"
-
-
 def publishers(cursor: dbapi.Cursor, dialect: Dialect, ledger: str, table_name: str) -> list[str]:
     """The jobs whose rows a table shows, in the order in which they published.
 

@@ -30,7 +30,6 @@ from transforms.counts import Counts
 from transforms.errors import OutputError
 from transforms.ledger import fsync_folder, write_durably
 from transforms.sinks.base import Manifest
-from transforms.sinks.entries import other_result
 from transforms.sinks.manifest import (
     MANIFEST,
     entries_for,
@@ -39,6 +38,7 @@ from transforms.sinks.manifest import (
     read_manifest,
     text_beside,
 )
+from transforms.sinks.mode import other_result
 from transforms.sinks.replacing import files_to_replace, remove_files
 
 # What the manifest is to say of a file, given its name in the result and the name of the part.

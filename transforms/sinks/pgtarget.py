@@ -10,8 +10,8 @@ from predictors.notices import Notice
 from transforms.errors import OutputError
 from transforms.marks import POSTGRES_TYPE
 from transforms.sinks.columns import kind_of
-from transforms.sinks.entries import newest_publisher, other_result
-from transforms.sinks.mode import Mode
+from transforms.sinks.entries import newest_publisher
+from transforms.sinks.mode import Mode, other_result
 from transforms.sinks.names import PostgresTable, quoted
 from transforms.sinks.pgcatalog import Relation, checks, column_of_type, columns, fetch, lock, may_use_schema, relation
 from transforms.sinks.pgcolumns import NAME_BYTES, Column, natural, way_into

@@ -22,15 +22,16 @@ from adbc_driver_manager import dbapi
 
 from predictors.notices import Notice
 from transforms.batches import ScoredSpan
-from transforms.connection import SQLITE_BUSY_MS, Connection
+from transforms.connection import Connection
 from transforms.counts import Counts
 from transforms.errors import LedgerError, OutputError, RefusedRow, RowsRefused
 from transforms.ledger import FileLedger, Note, fsync_folder, in_order, note_of, parts_of, write_durably
+from transforms.opening import SQLITE_BUSY_MS
 from transforms.refusals import REFUSED, Failure, refusals
 from transforms.sinks.base import Manifest
 from transforms.sinks.columns import LEDGER_TABLE, check_names
-from transforms.sinks.entries import newest_publisher, other_result
-from transforms.sinks.mode import Mode, check_appends_to
+from transforms.sinks.entries import newest_publisher
+from transforms.sinks.mode import Mode, check_appends_to, other_result
 from transforms.sinks.names import folded, quoted
 from transforms.sinks.sqlitecolumns import declared
 from transforms.sinks.sqlitetable import Table, said, same_key, table_of
