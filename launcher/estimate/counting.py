@@ -16,7 +16,7 @@ from pipelines.spec import ParquetInput, SqlInput, input_from_json
 from predictors.bounds import Bounds
 from transforms.connection import Connection
 from transforms.errors import ConnectionRefused, InputError
-from transforms.sources.files import named_files, open_file
+from transforms.sources.files import each_once, named_files, open_file
 from transforms.sources.partitions import Partitions
 
 # Inputs of one tenant that are counted at once; each has a process, and holds a thread of whoever waits for it.
@@ -193,7 +193,7 @@ def _count_files(given: ParquetInput, within: Bounds | None, deadline: float) ->
     Raises:
         TimeoutError: there was more to look at.
     """
-    files = sorted(set(named_files(given.path, deadline, within)))
+    files = each_once(named_files(given.path, deadline, within))
     Partitions.of(files, given.declared())
     rows = 0
     for file in files:

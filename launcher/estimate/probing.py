@@ -23,7 +23,7 @@ from predictors.pool.inline import laid_out, threads_of
 from predictors.python import PythonPredictor
 from predictors.registry import make_predictor
 from transforms.connection import Connection
-from transforms.sources.files import named_files, open_file
+from transforms.sources.files import each_once, named_files, open_file
 from transforms.sources.query import bare
 from transforms.sources.reading import Session
 
@@ -224,7 +224,7 @@ def _first_rows(spec: JobSpec, within: Bounds) -> pa.RecordBatch | None:
 
 
 def _of_files(given: ParquetInput, within: Bounds) -> pa.RecordBatch | None:
-    files = sorted(set(named_files(given.path, time.monotonic() + _FIND_S, within)))
+    files = each_once(named_files(given.path, time.monotonic() + _FIND_S, within))
     for file in files:
         opened = open_file(file, within)
         groups = (opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups))

@@ -156,6 +156,18 @@ def test_files_are_found(folder: Path, pattern: str) -> None:
     assert [os.path.basename(file) for file in found] == ["in-00.parquet", "in-01.parquet", "in-02.parquet"]
 
 
+def test_a_file_is_read_once_however_often_and_however_it_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "linked").symlink_to(folder)
+    monkeypatch.chdir(folder)
+    names = ["in-00.parquet", f"{folder}/./*.parquet", ".", f"{folder}//in-01.parquet", str(tmp_path / "linked")]
+
+    found = find_files(names)
+
+    assert sorted(os.path.basename(file) for file in found) == ["in-00.parquet", "in-01.parquet", "in-02.parquet"]
+
+
 def test_hidden_files_and_those_of_an_underscore_are_no_data(folder: Path) -> None:
     for name in (".hidden.parquet", "_metadata.parquet", "_temporary/a.parquet"):
         (folder / name).parent.mkdir(exist_ok=True)
@@ -321,6 +333,12 @@ def test_a_nested_or_dictionary_column_is_read_as_it_is(tmp_path: Path) -> None:
         pytest.param(pa.list_(pa.list_(pa.int32(), 2)), [[None, [1, 2]], [], None], id="in a list"),
         pytest.param(pa.fixed_shape_tensor(pa.int32(), [2]), [[1, 2], None, [5, 6]], id="tensors"),
         pytest.param(pa.list_(pa.string(), 1), [["a"], [None], None], id="texts"),
+        pytest.param(pa.list_(pa.string_view(), 1), [["a"], [None], None], id="views of text"),
+        pytest.param(pa.list_(pa.list_view(pa.int8()), 1), [[[1, 2]], None, [None]], id="views of lists"),
+        pytest.param(pa.list_view(pa.list_(pa.int8(), 1)), [[[1], None], None, []], id="in views"),
+        pytest.param(pa.large_list(pa.list_(pa.int8(), 1)), [[[1], None], None, []], id="in large lists"),
+        pytest.param(pa.list_(pa.int8(), 0), [[], None, []], id="of no items"),
+        pytest.param(pa.list_(pa.list_(pa.int8(), 0), 1), [[[]], None, [None]], id="of lists of no items"),
     ],
 )
 def test_lists_of_a_fixed_size_are_read_though_some_are_null(tmp_path: Path, type: pa.DataType, values: Any) -> None:

@@ -11,7 +11,7 @@ from predictors.taking import take_of
 from transforms.errors import InputError
 from transforms.sources.conforming import Lossy, conform, conform_exactly
 from transforms.sources.files import Unit, open_file, unreadable
-from transforms.sources.fixedlists import may_have_null_lists, restored
+from transforms.sources.fixedlists import may_have_odd_lists, restored
 from transforms.sources.int96 import aligned, all_in_nanoseconds, int96_columns
 from transforms.sources.partitions import partition_of, partition_value
 from transforms.sources.unifying import NoCommonType, common_type
@@ -46,7 +46,7 @@ class FileColumns:
         }
         own = self.opened.schema_arrow
         names = [name for name in self.schema.names if name in own.names and name not in self._said]
-        self._plain_lists = {name: own.field(name).type for name in names if may_have_null_lists(own.field(name))}
+        self._plain_lists = {name: own.field(name).type for name in names if may_have_odd_lists(own.field(name))}
         self._readers = list(self._readers_of(names))
 
     def batches(self, batch_size: int, row_groups: Sequence[int] | None = None) -> Iterator[pa.RecordBatch]:
@@ -97,7 +97,7 @@ class FileColumns:
             raise
 
     def _readers_of(self, names: list[str]) -> Iterator[tuple[pq.ParquetFile, list[str]]]:
-        """Readers for the columns of a file: one for each unit of INT96, and one for lists that may be null."""
+        """Readers for the columns of a file: one for each unit of INT96, and one for odd lists."""
         int96 = [name for name in int96_columns(self.opened, self.file, self.within) if name in names]
         units = {name: self.int96_unit or self._unit(name) for name in int96}
         micros = [name for name, unit in units.items() if unit == "us"]

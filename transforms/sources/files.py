@@ -4,7 +4,7 @@ import glob
 import math
 import os
 import stat
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal
 
 import pyarrow as pa
@@ -25,12 +25,27 @@ _SUMMARIES = ("_metadata", "_common_metadata")
 
 
 def find_files(paths: Sequence[str], within: Bounds | None = None, passed: PassedOver | None = None) -> list[str]:
-    """The files that `paths` name, sorted, each once; see `named_files`.
+    """The files that `paths` name, sorted, each once, however it is spelled; see `named_files`.
 
     Raises:
         InputError: a path names nothing, or a pattern what is no Parquet file.
     """
-    return sorted(set(named_files(paths, within=within, passed=passed)))
+    return each_once(named_files(paths, within=within, passed=passed))
+
+
+def each_once(files: Iterable[str]) -> list[str]:
+    """Files sorted, those that are named twice once.
+
+    One that a folder has under two names is two files, as it is for whoever reads that folder.
+    """
+    folders: dict[str, str] = {}
+    found: dict[tuple[str, str], str] = {}
+    for file in sorted(set(files)):
+        folder, name = os.path.split(file)
+        if folder not in folders:
+            folders[folder] = os.path.realpath(folder)
+        found.setdefault((folders[folder], name), file)
+    return list(found.values())
 
 
 def named_files(
