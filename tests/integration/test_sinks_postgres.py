@@ -521,6 +521,7 @@ class TestPostgresTable:
             ("Mixed", 'write "Mixed" in output.table_name'),
             ("best", "this is a view"),
             ("watched", "rows of bets (bets_id_fkey) refer to it"),
+            ("parent", "table child inherits from it, and its rows would be deleted, too"),
         ],
     )
     def test_a_table_that_cannot_be_written_is_refused_before_any_row_is_read(
@@ -532,6 +533,8 @@ class TestPostgresTable:
             "CREATE VIEW best AS SELECT 1 AS id",
             "CREATE TABLE watched (id bigint PRIMARY KEY, score real, name text)",
             "CREATE TABLE bets (id bigint REFERENCES watched ON DELETE CASCADE)",
+            "CREATE TABLE parent (id bigint, score real, name text)",
+            "CREATE TABLE child () INHERITS (parent)",
         )
 
         assert said in refusal(lambda: postgres_sink(database, written).prepare(SCHEMA))
@@ -547,6 +550,7 @@ class TestPostgresTable:
             ("id bigint, score real, name bytea", "its column name is bytea and cannot take string"),
             ("id bigint, score real, name integer", "its column name is integer and cannot take string"),
             ("id bigint, score real, name text, more text NOT NULL", "its column more is NOT NULL without a default"),
+            ("id bigint, score real, name text, more present", "its column more is NOT NULL without a default"),
             (
                 "id bigint GENERATED ALWAYS AS IDENTITY, score real, name text",
                 "the database computes column id by itself",
@@ -560,7 +564,7 @@ class TestPostgresTable:
     def test_a_table_whose_columns_do_not_fit_is_refused_before_any_row_is_read(
         self, schema: str, columns: str, said: str
     ) -> None:
-        execute(schema, f"CREATE TABLE scores ({columns})")
+        execute(schema, "CREATE DOMAIN present AS text NOT NULL", f"CREATE TABLE scores ({columns})")
 
         assert said in refusal(lambda: postgres_sink(schema).prepare(SCHEMA))
 
@@ -574,13 +578,34 @@ class TestPostgresTable:
     def test_columns_with_defaults_need_not_be_written(self, schema: str) -> None:
         execute(
             schema,
+            "CREATE DOMAIN kind AS text NOT NULL DEFAULT 'plain'",
             "CREATE TABLE scores (key serial PRIMARY KEY, at timestamptz NOT NULL DEFAULT now(), name text, score real,"
-            " spare text, id bigint NOT NULL)",
+            " spare text, sort kind, id bigint NOT NULL)",
         )
 
         write(postgres_sink(schema), rows_of(0, 10))
 
         assert execute(schema, "SELECT count(key), count(at), count(spare), max(id) FROM scores") == [(10, 10, 0, 9)]
+
+    @pytest.mark.parametrize(
+        ("own", "said"),
+        [
+            ("CREATE TRIGGER leaves BEFORE INSERT ON scores FOR EACH ROW EXECUTE FUNCTION leave()", "triggers"),
+            ("CREATE RULE leaves AS ON INSERT TO scores WHERE NEW.id > 5 DO INSTEAD NOTHING", "rules"),
+        ],
+        ids=["trigger", "rule"],
+    )
+    def test_a_table_that_may_leave_rows_out_is_said_beforehand(self, schema: str, own: str, said: str) -> None:
+        execute(
+            schema,
+            self.TABLE,
+            "CREATE FUNCTION leave() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+            own,
+        )
+
+        (notice,) = postgres_sink(schema).check(SCHEMA)
+        assert notice.code == "rows_may_be_changed"
+        assert notice.message.startswith(f"table scores has {said} of its own, which may change rows")
 
     def test_partitioned_tables_are_replaced_like_others(self, schema: str) -> None:
         execute(

@@ -136,6 +136,14 @@ class TestValues:
             (pa.array([2**63], pa.uint64()), "numeric(20,0)", "9223372036854775808"),
             (pa.array([2**60]), "double precision", "1.152921504606847e+18"),
             (pa.array(["abc"]).dictionary_encode(), "verdict_text", "abc"),
+            (pa.array([Decimal("7")], pa.decimal128(38, 0)), "bigint", "7"),
+            (pa.array([Decimal("7")], pa.decimal256(60, 0)), "smallint", "7"),
+            (pa.array([Decimal("1234.5")]), "money", "$1,234.50"),
+            (pa.array([[Decimal("1234.5")]]), "money[]", '{"$1,234.50"}'),
+            (pa.array([2**32 - 1]), "oid", "4294967295"),
+            (pa.array([[7]]), "oid[]", "{7}"),
+            (pa.array([[5, None]]), "positive[]", "{5,NULL}"),
+            (pa.array([["abc"]]), "verdict_text[]", "{abc}"),
         ],
         ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
     )
@@ -189,6 +197,10 @@ class TestValues:
                 "column x: holds a map with the same key twice",
             ),
             (pa.array([[[1]], [[]]]), "bigint[]", "an empty or a missing list within a list"),
+            (pa.array([Decimal(1), Decimal(2**63)]), "bigint", "9223372036854775808 is out of range for bigint"),
+            (pa.array([1, 2**32]), "oid", "column x: OID out of range"),
+            (pa.array([[1], [0]]), "positive[]", "column x: value for domain positive violates check constraint"),
+            (pa.array([1, None]), "present", "column x is NOT NULL in the table"),
         ],
     )
     def test_a_value_that_does_not_fit_is_refused_by_its_row(
@@ -198,6 +210,7 @@ class TestValues:
             schema,
             "CREATE TYPE verdict AS ENUM ('leave', 'stay')",
             "CREATE DOMAIN positive AS integer CHECK (VALUE > 0)",
+            "CREATE DOMAIN present AS integer NOT NULL",
             f"CREATE TABLE scores (x {type})",
         )
         rows = pa.record_batch({"x": column})
@@ -277,13 +290,17 @@ class TestValues:
             (pa.binary(), "text"),
             (pa.duration("us"), "interval year to month"),
             (pa.list_(pa.string()), "integer[]"),
+            (pa.list_(pa.string()), "timetz[]"),
+            (pa.decimal128(9, 2), "integer"),
+            (pa.decimal128(9, 3), "money"),
+            (pa.list_(pa.decimal128(9, 2)), "tenths[]"),
         ],
         ids=str,
     )
     def test_a_type_that_would_have_to_change_is_refused_before_any_row_is_read(
         self, schema: str, arrow: pa.DataType, type: str
     ) -> None:
-        execute(schema, f"CREATE TABLE scores (x {type})")
+        execute(schema, "CREATE DOMAIN tenths AS numeric(9,1)", f"CREATE TABLE scores (x {type})")
 
         said = refusal(lambda: postgres_sink(schema).check(pa.schema([("x", arrow)])))
         assert "its column x is " in said
@@ -293,11 +310,13 @@ class TestValues:
         ("origin", "text", "type"),
         [
             ("int4range", "[1,5)", "int4range"),
+            ("bit varying(5)[]", "{101}", "bit varying(5)[]"),
+            ("interval year to month", "1 year", "interval year to month"),
             ("interval", "1 day", "interval"),
             ("verdict[]", "{stay}", "verdict[]"),
             ("numeric", "9" * 50, "numeric"),
             ("numeric(50,2)", "9" * 40 + ".25", "numeric(50,2)"),
-            ("timestamp(3) with time zone", "2024-05-01 12:00:00+00", "timestamp with time zone"),
+            ("timestamp(3) with time zone", "2024-05-01 12:00:00+00", "timestamp(3) with time zone"),
             ("double precision[]", "{{1,2},{3,4}}", "double precision[]"),
             ("nowhere.kind", "text", "text"),
             ("int4); DROP TABLE x", "text", "text"),
@@ -325,6 +344,36 @@ class TestValues:
             )
             == [(text, type)] * 2
         )
+
+    @pytest.mark.parametrize(
+        ("origin", "column", "text", "type"),
+        [
+            ("numeric", pa.array([Decimal("1.50")], pa.decimal128(38, 2)), "1.5", "numeric"),
+            ("numeric(80,2)", pa.array([Decimal("1.50")], pa.decimal128(38, 2)), "1.50", "numeric(80,2)"),
+            ("numeric(9,2)", pa.array([1.5]), "1.50", "numeric(9,2)"),
+            ("money", pa.array([Decimal("1.50")], pa.decimal128(38, 2)), "1.50", "numeric(38,2)"),
+            ("time with time zone[]", pa.array([["01:00:00+05"]]), "{01:00:00+05}", "time with time zone[]"),
+        ],
+    )
+    def test_what_was_read_as_another_type_becomes_its_own_again(
+        self, schema: str, origin: str, column: pa.Array, text: str, type: str
+    ) -> None:
+        field = pa.field("x", column.type, metadata={"penstock:postgres_type": origin})
+        rows = pa.RecordBatch.from_arrays([column], schema=pa.schema([field]))
+
+        codes = []
+        for mode, job_id in (("overwrite", "job_1"), ("append", "job_2")):
+            sink = postgres_sink(schema, mode=mode, job_id=job_id)
+            codes += [notice.code for notice in sink.check(rows.schema)]
+            write(sink, rows, job_id)
+
+        found = execute(
+            schema,
+            "SELECT x::text, (SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+            " WHERE attrelid = 'scores'::regclass AND attnum = 1) FROM scores",
+        )
+        assert found == [(text, type)] * 2
+        assert codes == []
 
     @pytest.mark.parametrize(
         ("columns", "said"),

@@ -386,6 +386,10 @@ class TestSqliteTable:
             ("id INTEGER, score REAL, name BIGINT", "its column name is BIGINT and cannot take string"),
             ("id INTEGER, score REAL, name TEXT, more TEXT NOT NULL", "its column more is NOT NULL without a default"),
             ("id INTEGER, score REAL, name TEXT AS ('x')", "the database computes column name by itself"),
+            (
+                "id INT, score REAL, name TEXT, key INTEGER PRIMARY KEY) WITHOUT ROWID --",
+                "its column key is NOT NULL without a default",
+            ),
         ],
     )
     def test_a_table_whose_columns_do_not_fit_is_refused_before_any_row_is_read(self, columns: str, said: str) -> None:
@@ -395,7 +399,12 @@ class TestSqliteTable:
         assert not self.folder.exists()
 
     @pytest.mark.parametrize(
-        ("name", "said"), [("best", "this is a view"), (LEDGER_TABLE.upper(), "is where jobs are recorded")]
+        ("name", "said"),
+        [
+            ("best", "this is a view"),
+            (LEDGER_TABLE.upper(), "is where jobs are recorded"),
+            ("SQLite_scores", "SQLite's own"),
+        ],
     )
     def test_what_is_no_table_of_scores_is_refused(self, name: str, said: str) -> None:
         execute(self.uri, "CREATE VIEW best AS SELECT 1 AS id")
@@ -415,6 +424,34 @@ class TestSqliteTable:
         write(self.sink(), rows_of(0, 10))
 
         assert execute(self.uri, "SELECT count(*), max(id), max(name) FROM scores") == [(10, 9, "8")]
+
+    @pytest.mark.parametrize(
+        ("columns", "trigger", "said"),
+        [
+            ("id INTEGER UNIQUE ON CONFLICT IGNORE, score REAL, name TEXT", None, "ON CONFLICT clauses"),
+            (
+                "id INT, score REAL, name TEXT",
+                "CREATE TRIGGER t BEFORE INSERT ON scores BEGIN SELECT 1; END",
+                "triggers",
+            ),
+        ],
+        ids=["conflict", "trigger"],
+    )
+    def test_a_table_that_may_leave_rows_out_is_said_beforehand(
+        self, columns: str, trigger: str | None, said: str
+    ) -> None:
+        execute(self.uri, f"CREATE TABLE scores ({columns})", *([trigger] if trigger else []))
+
+        (notice,) = self.sink().check(SCHEMA)
+        assert notice.code == "rows_may_be_changed"
+        assert notice.message.startswith(f"table scores has {said} of its own, which may change rows")
+
+    def test_more_columns_than_a_table_has_are_found_out_beforehand(self) -> None:
+        columns = pa.schema([(f"c{number}", pa.int64()) for number in range(2001)])
+
+        assert "the output has 2,001 columns, and a table of SQLite at most 2,000" in refusal(
+            lambda: self.sink().prepare(columns)
+        )
 
     def test_strict_tables_are_filled_like_others(self) -> None:
         execute(self.uri, f"{self.TABLE} STRICT", self.OLD)
@@ -502,11 +539,13 @@ class TestSqliteTable:
             (pa.array([1, 2**53 + 1]), "REAL", "column x: 9007199254740993 has more digits than REAL keeps"),
             (NOT_UTF8, "TEXT", "column x: text that is not UTF-8"),
             (pa.array([1, None]), "INTEGER NOT NULL", "column x is NOT NULL in the table"),
+            (pa.array([1, None]), "INTEGER PRIMARY KEY", "column x is NOT NULL in the table"),
+            (pa.array([Decimal(1), Decimal(2**63)]), "INTEGER", "9223372036854775808 is out of range for SQLite's 64"),
             (pa.array([1.0, float("nan")]), "REAL NOT NULL", "column x is NOT NULL in the table"),
             (pa.array([1, 0]), "INTEGER CHECK (x > 0)", "CHECK constraint failed: x > 0"),
             (pa.array(["abc", "abcd"]), "TEXT UNIQUE CHECK (length(x) < 4)", "CHECK constraint failed: length(x) < 4"),
         ],
-        ids=["range", "digits", "bytes", "null", "NaN", "check", "length"],
+        ids=["range", "digits", "bytes", "null", "key", "decimal", "NaN", "check", "length"],
     )
     def test_a_value_that_does_not_fit_is_refused_by_its_row(self, column: pa.Array, declared: str, said: str) -> None:
         execute(self.uri, f"CREATE TABLE scores (x {declared})")

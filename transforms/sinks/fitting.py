@@ -31,7 +31,7 @@ def casting(wire: pa.DataType) -> Fit:
 
 
 def integers(wire: pa.DataType, holder: str) -> Fit:
-    """Integers into a type that may be narrower."""
+    """Integers, or decimals without digits behind the point, into a type that may be narrower."""
     low, high = _bounds(wire)
 
     def fit(column: pa.Array) -> Fitted:
@@ -327,6 +327,8 @@ def _inexact_decimals(values: pa.Array, made: pa.Array) -> int:
 
 
 def _bounds(type: pa.DataType) -> tuple[int, int]:
+    if pa.types.is_decimal(type):
+        return 1 - 10**type.precision, 10**type.precision - 1
     if pa.types.is_unsigned_integer(type):
         return 0, 2**type.bit_width - 1
     return -(2 ** (type.bit_width - 1)), 2 ** (type.bit_width - 1) - 1

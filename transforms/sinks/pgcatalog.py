@@ -25,34 +25,43 @@ _RELATION = """
            OR EXISTS (SELECT FROM pg_index WHERE indrelid = relation.oid AND (indisunique OR indisexclusion))
            OR EXISTS (SELECT FROM pg_constraint WHERE conrelid = relation.oid AND contype IN ('c', 'f'))
            OR EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation.oid AND NOT tgisinternal AND tgenabled <> 'D'
-                      AND tgtype & 4 = 4)
+                      AND tgtype & 4 = 4),
+           EXISTS (SELECT FROM pg_rewrite WHERE ev_class = relation.oid AND ev_type = '3' AND ev_enabled <> 'D'),
+           CASE relation.relkind WHEN 'r' THEN
+               (SELECT min(inhrelid::regclass::text) FROM pg_inherits WHERE inhparent = relation.oid) END
     FROM pg_class AS relation JOIN pg_namespace AS schema ON schema.oid = relation.relnamespace
     WHERE schema.nspname = $1::text AND relation.relname = $2::text
 """
 
 # A domain stands for the type at its bottom, with what the domains on the way there declare.
-_COLUMNS = """
+_BOTTOM = """
+        WITH RECURSIVE below AS (
+            SELECT oid, typtype, typbasetype, CASE typtype WHEN 'd' THEN typtypmod ELSE {modifier} END AS modifier,
+                   typnotnull AS demands, typdefault IS NOT NULL AS gives
+            FROM pg_type WHERE oid = {type}
+            UNION ALL
+            SELECT deeper.oid, deeper.typtype, deeper.typbasetype,
+                   CASE deeper.typtype WHEN 'd' THEN deeper.typtypmod ELSE below.modifier END,
+                   demands OR deeper.typnotnull, gives OR deeper.typdefault IS NOT NULL
+            FROM below JOIN pg_type AS deeper ON deeper.oid = below.typbasetype WHERE below.typtype = 'd'
+        )
+        SELECT oid, modifier, demands, gives FROM below WHERE typtype <> 'd'
+"""
+
+_COLUMNS = f"""
     SELECT attribute.attname::text, format_type(attribute.atttypid, attribute.atttypmod), base.typname::text,
-           item.typname::text, base.typcategory::text, format_type(attribute.atttypid, -1), bottom.modifier,
-           attribute.attnotnull, attribute.atthasdef OR attribute.attidentity <> '',
-           attribute.attgenerated <> '' OR attidentity = 'a'
+           item.typname::text, base.typcategory::text, format_type(attribute.atttypid, -1),
+           coalesce(items.modifier, bottom.modifier), attribute.attnotnull OR bottom.demands,
+           attribute.atthasdef OR attribute.attidentity <> '' OR bottom.gives,
+           attribute.attgenerated <> '' OR attidentity = 'a', coalesce(items.oid <> base.typelem, false)
     FROM pg_class AS relation
     JOIN pg_namespace AS schema ON schema.oid = relation.relnamespace
     JOIN pg_attribute AS attribute ON attribute.attrelid = relation.oid
-    JOIN LATERAL (
-        WITH RECURSIVE below AS (
-            SELECT oid, typtype, typbasetype,
-                   CASE typtype WHEN 'd' THEN typtypmod ELSE attribute.atttypmod END AS modifier
-            FROM pg_type WHERE oid = attribute.atttypid
-            UNION ALL
-            SELECT deeper.oid, deeper.typtype, deeper.typbasetype,
-                   CASE deeper.typtype WHEN 'd' THEN deeper.typtypmod ELSE below.modifier END
-            FROM below JOIN pg_type AS deeper ON deeper.oid = below.typbasetype WHERE below.typtype = 'd'
-        )
-        SELECT oid, modifier FROM below WHERE typtype <> 'd'
-    ) AS bottom ON true
+    JOIN LATERAL ({_BOTTOM.format(type="attribute.atttypid", modifier="attribute.atttypmod")}) AS bottom ON true
     JOIN pg_type AS base ON base.oid = bottom.oid
-    LEFT JOIN pg_type AS item ON base.typcategory = 'A' AND item.oid = base.typelem
+    LEFT JOIN LATERAL ({_BOTTOM.format(type="base.typelem", modifier="bottom.modifier")}) AS items
+        ON base.typcategory = 'A'
+    LEFT JOIN pg_type AS item ON item.oid = items.oid
     WHERE schema.nspname = $1::text AND relation.relname = $2::text
       AND attribute.attnum > 0 AND NOT attribute.attisdropped
     ORDER BY attribute.attnum
@@ -77,9 +86,8 @@ _TYPE = """
 # A type as people and `format_type` write it; anything else is not asked for, as `to_regtype` may raise.
 _NAME = r'(?:[^\W\d]\w*|"(?:[^"]|"")+")'
 _TYPE_NAME = re.compile(rf"{_NAME}(?:(?:\.| ){_NAME})*(?:\[\])?")
-_MODIFIER = re.compile(r"\(\d+(?:, ?-?\d+)?\)")
-# Whose modifiers `format_type` writes behind the name.
-_MODIFIED = {"numeric", "varchar", "bpchar", "bit", "varbit"}
+# What a declaration adds, wherever it stands: bit(3), time(2) with time zone, geometry(Point,4326).
+_MODIFIER = re.compile(r"\(-?\w+(?:, ?-?\w+)*\)")
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,8 @@ class Relation:
         referrer: a table with a foreign key on this one.
         has_row_triggers: rows are changed, or may be, before they are judged.
         judges_late: what it demands of a row shows only when the row is inserted: unique keys, partitions and so on.
+        has_rules: a row that is inserted may become something else.
+        heir: a table that inherits from it, so that its rows are among those of this one.
     """
 
     oid: int
@@ -104,6 +114,8 @@ class Relation:
     referrer: str | None
     has_row_triggers: bool
     judges_late: bool
+    has_rules: bool = False
+    heir: str | None = None
 
 
 def fetch(cursor: dbapi.Cursor, sql: str, parameters: tuple[Any, ...] | None = None) -> list[tuple[Any, ...]]:
@@ -154,8 +166,8 @@ def checks(cursor: dbapi.Cursor, oid: int, names: list[str]) -> list[tuple[str, 
 
 def column_of_type(cursor: dbapi.Cursor, name: str, written: str) -> Column | None:
     """A column of a type that the database has, or None when it has none of that name."""
-    modifier = _MODIFIER.search(written)
-    plain = _MODIFIER.sub("", written.strip(), count=1)
+    written = written.strip()
+    plain = _MODIFIER.sub("", written, count=1)
     if not _TYPE_NAME.fullmatch(plain):
         return None
     cursor.execute("SAVEPOINT asks")
@@ -169,6 +181,4 @@ def column_of_type(cursor: dbapi.Cursor, name: str, written: str) -> Column | No
     if not found or found[0][4] == "p":
         return None
     ((base, item, category, cast, _),) = found
-    if modifier is None or (item or base) not in _MODIFIED:
-        return Column(name, cast, base, item, category, cast)
-    return Column(name, f"{cast.removesuffix('[]')}{modifier[0]}{'[]' if item else ''}", base, item, category, cast)
+    return Column(name, written, base, item, category, cast)

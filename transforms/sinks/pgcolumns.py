@@ -11,6 +11,7 @@ from transforms.sinks.fitting import (
     casting,
     days,
     decimals,
+    decimals_as_text,
     floats,
     instants,
     integers,
@@ -73,6 +74,8 @@ _DIGITS_OF_128_BITS = 38
 # 24 November 4714 BC, the first instant that PostgreSQL has.
 _FIRST_S = -210_866_803_200
 _ALL_DIGITS = 6
+# Digits behind the point of most countries' money.
+_CENTS = 2
 # What PostgreSQL writes into the type modifier of an interval that is not cut to some of its fields.
 _FULL_RANGE, _FULL_PRECISION = 0x7FFF, 0xFFFF
 
@@ -94,6 +97,7 @@ class Column:
         modifier: what the declaration adds, as `atttypmod` has it; -1: nothing.
         not_null, has_default: whether a row must have a value, and what happens when it is left out.
         computed: the database alone gives the value.
+        of_domain: the items of the array are of a domain, and `item` is the type below it.
     """
 
     name: str
@@ -106,6 +110,7 @@ class Column:
     not_null: bool = False
     has_default: bool = False
     computed: bool = False
+    of_domain: bool = False
 
 
 def way_into(column: Column, field: pa.Field, origin: str | None = None) -> Way | None:
@@ -150,24 +155,35 @@ def _into_array(column: Column, field: pa.Field, kind: Kind, origin: str | None)
     nested = kind_of(value) == "list"
     while kind_of(value) == "list":
         value = plain(value).value_type
-    way = _item_way(item, pa.field("item", value))
+    way = _item_way(item, pa.field("item", value), origin == column.base)
     if way is None:
         return None
-    if nested:
+    if nested or column.of_domain:
         # The text of an item has all its digits, and the text of binary none that PostgreSQL reads.
         exact = way.loses is None and kind_of(value) not in {"binary", "struct", "map", "duration", "interval"}
+        exact = exact and not _steps(way)
         return Way(pa.string(), array_literals, column.cast) if exact else None
     direct = way.cast is None and item.base in _ITEMS
-    return replace(way, wire=pa.list_(way.wire), fit=lists(way), cast=None if direct else column.cast)
+    cast = "".join(f"{step}[]::" for step in _steps(way)) + column.cast
+    return replace(way, wire=pa.list_(way.wire), fit=lists(way), cast=None if direct else cast)
 
 
-def _item_way(item: Column, field: pa.Field) -> Way | None:
-    """How the items of a list get into an array: as they are, or as text."""
+def _steps(way: Way) -> list[str]:
+    """Types that text becomes before it becomes the last."""
+    return (way.cast or "").split("::")[:-1]
+
+
+def _item_way(item: Column, field: pa.Field, is_same: bool) -> Way | None:
+    """How the items of a list get into an array: as they are, or as text.
+
+    Args:
+        is_same: they are text that came from such an array.
+    """
     kind = kind_of(field.type)
     if item.base == "uuid" and kind == "uuid":
         return Way(pa.string(), uuids_as_text, "uuid")
     # As text, jsonb begins like json.
-    way = way_into(replace(item, base="json") if item.base == "jsonb" else item, field)
+    way = way_into(replace(item, base="json") if item.base == "jsonb" else item, field, item.base if is_same else None)
     return way if way is not None and (item.base in _ITEMS or way.wire == pa.string()) else None
 
 
@@ -190,7 +206,7 @@ def _cast(column: Column) -> Way:
 
 def _into_scalar(column: Column, type: pa.DataType, kind: Kind) -> Way | None:
     base = column.base
-    if base in _INTEGERS and kind == "integer":
+    if base in _INTEGERS and (kind == "integer" or (kind == "decimal" and type.scale == 0)):
         return Way(_INTEGERS[base], integers(_INTEGERS[base], column.type))
     if base in _FLOATS and kind in {"float", "integer", "decimal"}:
         narrower = kind == "decimal" or (kind == "float" and type.bit_width > _FLOATS[base].bit_width)
@@ -200,7 +216,11 @@ def _into_scalar(column: Column, type: pa.DataType, kind: Kind) -> Way | None:
         return _into_numeric(column, type, kind)
     if base in _TIMES:
         return _into_time(column, type, kind)
+    if base == "money" and kind == "decimal" and type.scale <= _CENTS:
+        # Text is read by the rules of a country.
+        return Way(pa.string(), decimals_as_text(exact=True), "numeric::money")
     plainly: dict[tuple[str, Kind], Way] = {
+        ("oid", "integer"): Way(pa.string(), casting(pa.string()), "bigint::oid"),
         ("bool", "boolean"): Way(pa.bool_(), casting(pa.bool_())),
         ("bytea", "binary"): Way(pa.binary(), casting(pa.binary())),
         ("bytea", "uuid"): Way(pa.binary(), casting(pa.binary())),

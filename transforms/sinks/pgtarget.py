@@ -134,6 +134,11 @@ class Target:
             )
         if found.referrer is not None:
             raise self.error(f"rows of {found.referrer} refer to it, so its own cannot be replaced; name another table")
+        if found.heir is not None:
+            raise self.error(
+                f"table {found.heir} inherits from it, and its rows would be deleted, too; name another table, or use"
+                " output.mode: append"
+            )
 
     def check_holder(self, existing: Sequence[Column] | None, ledger: PostgresTable) -> None:
         """Demand that the table holds the result of the job that is to be added to, if one is.
@@ -182,11 +187,15 @@ class Target:
                     f"its column {column.name} is NOT NULL without a default, and the output has no such column; add it"
                     " to output.columns, or give it a default"
                 )
-        self._check_number(len(declared))
+        found = relation(self.cursor, self.table)
+        self._check_number(len(declared), found)
+        if found is not None and (found.has_row_triggers or found.has_rules):
+            what = "triggers" if found.has_row_triggers else "rules"
+            words = f"{what} of its own, which may change rows that are published, or leave them out"
+            notices.append(Notice("rows_may_be_changed", f"table {self.written} has {words}"))
         return Staged(declared, notices)
 
-    def _check_number(self, columns: int) -> None:
-        found = relation(self.cursor, self.table)
+    def _check_number(self, columns: int, found: Relation | None) -> None:
         own = len(POSITION) if found is not None and found.judges_late else 0
         if columns + own > _MOST_COLUMNS:
             beside = f" and {own} of the job's own" if own else ""
@@ -205,8 +214,9 @@ class Target:
                 " output.columns"
             )
         notices = []
-        if kind_of(given.type) in {"string", "list"} and POSTGRES_TYPE in (given.metadata or {}):
-            origin = given.metadata[POSTGRES_TYPE].decode(errors="replace")
+        origin = (given.metadata or {}).get(POSTGRES_TYPE, b"").decode(errors="replace")
+        # Money and the like are read as decimals, and stay such.
+        if origin and (kind_of(given.type) in {"string", "list"} or origin.startswith("numeric")):
             column = column_of_type(self.cursor, given.name, origin)
             way = None if column is None else way_into(column, given, column.base)
             if column is not None and way is not None:
@@ -229,10 +239,9 @@ class Target:
             raise self.error(f"it has no column {given.name}; add one that can take {given.type}")
         if column.computed:
             raise self.error(f"the database computes column {given.name} by itself; leave it out of output.columns")
-        origin = None
-        if POSTGRES_TYPE in (given.metadata or {}):
-            known = column_of_type(self.cursor, given.name, given.metadata[POSTGRES_TYPE].decode(errors="replace"))
-            origin = None if known is None else known.base
+        written = (given.metadata or {}).get(POSTGRES_TYPE, b"").decode(errors="replace")
+        known = column_of_type(self.cursor, given.name, written) if written else None
+        origin = None if known is None else known.base
         way = way_into(column, given, origin)
         if way is None or not can_fit(way, given.type):
             why = _REMEDIES.get(kind_of(given.type), "") if column.base.startswith("timestamp") else ""
@@ -240,7 +249,8 @@ class Target:
                 f"its column {given.name} is {column.type} and cannot take {given.type}; "
                 + (why or "change the column's type, or leave it out of output.columns")
             )
-        return column, way.may_change(given)
+        # What comes from a column that is declared so loses nothing.
+        return column, [] if written == column.type else way.may_change(given)
 
     def make_staging(self, staging: PostgresTable, staged: Staged, existing: Sequence[Column] | None) -> None:
         """Make the staging table, with the constraints of the target that hold for a row by itself."""

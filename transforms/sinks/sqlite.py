@@ -109,6 +109,8 @@ class SqliteTableSink:
         check_names(pa.schema([field.with_name(folded(field.name)) for field in schema]))
         if _ROW in schema.names:
             raise self._error(f"a column of a table cannot be called {_ROW} here; give it another name")
+        if folded(self.table_name).startswith("sqlite_"):
+            raise self._error("names that begin with sqlite_ are SQLite's own; name another table")
         self._check_file()
         if self.published() is not None:
             return None, []

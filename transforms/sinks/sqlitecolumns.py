@@ -29,7 +29,7 @@ _TAKEN_BY: dict[Kind, set[str]] = {
     "boolean": {"INTEGER", "NUMERIC", "BLOB"},
     "integer": {"INTEGER", "REAL", "NUMERIC", "BLOB"},
     "float": {"REAL", "NUMERIC", "BLOB"},
-    "decimal": {"REAL", "NUMERIC", "TEXT", "BLOB"},
+    "decimal": {"INTEGER", "REAL", "NUMERIC", "TEXT", "BLOB"},
     "string": {"TEXT", "BLOB"},
     "binary": {"BLOB"},
     "uuid": {"TEXT", "BLOB"},
@@ -60,6 +60,8 @@ def way_into(column: str, type: pa.DataType) -> Way | None:
     if kind in {"list", "struct", "map"}:
         words = "JSON has no number for NaN and infinity, which are written as text"
         return Way(pa.string(), json_values(""), changes=words) if can_be_json(type) else None
+    if kind == "decimal" and preferred == "INTEGER":
+        return Way(pa.int64(), integers(pa.int64(), "SQLite's 64 bits")) if plain(type).scale == 0 else None
     if kind == "decimal":
         exact = preferred in {"TEXT", "BLOB"} or plain(type).precision <= _EXACT_DIGITS
         loses = None if exact else f"{column} keeps {_EXACT_DIGITS} digits, and values are rounded"

@@ -19,6 +19,10 @@ from transforms.sinks.ways import Way, can_fit
 
 # What a table's own declaration demands of a row by itself, beside NOT NULL.
 _DEMANDS = re.compile(r"\b(?:CHECK|STRICT)\b", re.IGNORECASE)
+# What makes a table drop rows instead of refusing them.
+_DROPS = re.compile(r"\bON\s+CONFLICT\s+(?:IGNORE|REPLACE)\b", re.IGNORECASE)
+# https://www.sqlite.org/limits.html, as SQLite is built everywhere.
+_MOST_COLUMNS = 2000
 
 
 @dataclass(frozen=True)
@@ -40,11 +44,13 @@ class Table:
         name: as the job writes it.
         columns: of one that is there.
         sql: the statement that made it; None for one that will be made.
+        has_triggers: whether rows that are inserted set some off.
     """
 
     name: str
     columns: Sequence[Column]
     sql: str | None
+    has_triggers: bool = False
 
     def to_json(self) -> str:
         """What staging needs to know of the table."""
@@ -54,7 +60,7 @@ class Table:
     def from_json(cls, text: str) -> "Table":
         """The table that `to_json` wrote."""
         values = json.loads(text)
-        return cls(values["name"], [Column(**column) for column in values["columns"]], values["sql"])
+        return cls(**{**values, "columns": [Column(**column) for column in values["columns"]]})
 
     def ways(self, schema: pa.Schema, error: Callable[[str], OutputError]) -> dict[str, Way]:
         """How each column gets in.
@@ -94,8 +100,18 @@ class Table:
 
     def may_change(self, schema: pa.Schema, error: Callable[[str], OutputError]) -> list[Notice]:
         """What values may lose; raises as `ways`."""
+        if self.sql is None and len(schema) > _MOST_COLUMNS:
+            raise error(
+                f"the output has {len(schema):,} columns, and a table of SQLite at most {_MOST_COLUMNS:,}; list fewer"
+                " in output.columns, or write Parquet"
+            )
         ways = self.ways(schema, error)
-        return [notice for field in schema for notice in ways[field.name].may_change(field)]
+        notices = [notice for field in schema for notice in ways[field.name].may_change(field)]
+        own = "triggers" if self.has_triggers else "ON CONFLICT clauses" if _DROPS.search(self.sql or "") else None
+        if own is not None:
+            words = f"{own} of its own, which may change rows that are published, or leave them out"
+            notices.append(Notice("rows_may_be_changed", f"table {self.name} has {words}"))
+        return notices
 
     def required(self, names: Sequence[str]) -> set[str]:
         """Which of `names` take no null."""
@@ -154,14 +170,21 @@ def table_of(cursor: dbapi.Cursor, name: str) -> tuple[str, Table] | None:
     )
     if not found:
         return None
+    # A lone INTEGER PRIMARY KEY is the row's number: SQLite gives one where there is none, also in the place of NULL.
     columns = _fetch(
         cursor,
-        "SELECT name, type, \"notnull\" AND NOT (pk AND upper(type) = 'INTEGER'), dflt_value IS NOT NULL,"
-        " hidden > 0 FROM pragma_table_xinfo(?)",
+        'SELECT name, type, "notnull" OR is_number, dflt_value IS NOT NULL OR is_number, hidden > 0 FROM ('
+        " SELECT *, pk AND upper(type) = 'INTEGER' AND sum(pk > 0) OVER () = 1 AND NOT ("
+        " SELECT wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE"
+        " ) AS is_number FROM pragma_table_xinfo(?1)) ORDER BY cid",
         (name,),
     )
+    (has_triggers,) = _fetch(
+        cursor, "SELECT count(*) FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ? COLLATE NOCASE", (name,)
+    )[0]
     ((type, sql),) = found
-    return type, Table(name, [Column(name, kind, *map(bool, flags)) for name, kind, *flags in columns], sql)
+    made = [Column(name, kind, *map(bool, flags)) for name, kind, *flags in columns]
+    return type, Table(name, made, sql, bool(has_triggers))
 
 
 def _fetch(cursor: dbapi.Cursor, sql: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:

@@ -5,7 +5,6 @@ import pyarrow.compute as pc
 
 from predictors.casting import DIGITS
 from predictors.notices import Notice
-from transforms.marks import POSTGRES_TYPE
 from transforms.sources.postgres_arrays import items_of, list_type
 from transforms.sources.postgres_types import MAX_DIGITS, decimal_type
 from transforms.sources.reading import Result, read_as
@@ -78,10 +77,7 @@ class Decimals:
         while pa.types.is_list(items):
             depth, items = depth + 1, items.value_type
         type_ = list_type(self._type(field.name), depth)
-        named = (field.metadata or {}).get(POSTGRES_TYPE, b"")
-        # A decimal of 128 bits says by itself what it is.
-        is_numeric = pa.types.is_decimal128(type_) and named.startswith(b"numeric")
-        metadata = {} if is_numeric else dict(field.metadata or {})
+        metadata = dict(field.metadata or {})
         if pa.types.is_string(type_):
             # A model's float can be made of it, as of any number.
             metadata[DIGITS] = b"all"
