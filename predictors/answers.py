@@ -1,13 +1,14 @@
 """What a user's class returns becomes a record batch: any kind of table, laid out as promised, no value changed."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from predictors.taking import no_values
+from predictors.taking import decoded, no_values
 
 # What a column is called that comes without a name.
 UNNAMED = "prediction"
@@ -38,8 +39,8 @@ def read_answer(answer: Any, rows: int, promised: pa.Schema | None) -> pa.Record
 
     Taken are: RecordBatch, Table and arrays of pyarrow; DataFrames and Series of pandas and Polars, and all else that
     exports Arrow data; NumPy arrays of one or two dimensions or with named fields, and what can become one; lists of
-    values, dicts or tuples; dicts of columns. An index of pandas is no column. Columns are found by name; those that
-    have none by their order.
+    values, of dicts, or of tuples, each of which is a row; dicts of columns. An index of pandas is no column. Columns
+    are found by name; those that have none by their order.
 
     Args:
         rows: of the call.
@@ -92,8 +93,20 @@ def _columns(answer: Any, rows: int, promised: pa.Schema | None) -> list[Column]
     try:
         return _read(answer, rows, promised)
     except (pa.ArrowException, OverflowError) as error:
-        # Of a text that tells a whole list of values the beginning is enough.
-        raise Unfit(f"it cannot become columns: {_cut(' '.join(str(error).split()), 200)}") from error
+        raise Unfit(f"it cannot become columns: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    # Of a text that tells a whole list of values the beginning is enough.
+    return _cut(" ".join(str(error).split()), 200)
+
+
+def _column(name: object, read: Callable[[], pa.Array]) -> Column:
+    """A column of several, which is named where it cannot be read."""
+    try:
+        return str(name), read()
+    except (pa.ArrowException, OverflowError) as error:
+        raise Unfit(f"column {name} cannot be one column: {_reason(error)}") from error
 
 
 def _read(answer: Any, rows: int, promised: pa.Schema | None) -> list[Column]:
@@ -106,7 +119,10 @@ def _read(answer: Any, rows: int, promised: pa.Schema | None) -> list[Column]:
     if hasattr(answer, "__arrow_c_stream__") or hasattr(answer, "__arrow_c_array__"):
         return _of_arrow(answer)
     if isinstance(answer, Mapping):
-        return [(str(name), _array(name, column, rows, _type(promised, str(name)))) for name, column in answer.items()]
+        return [
+            _column(name, partial(_array, name, column, rows, _type(promised, str(name))))
+            for name, column in answer.items()
+        ]
     if isinstance(answer, list | tuple):
         return _of_list(list(answer), promised)
     if isinstance(answer, np.ndarray) or _becomes_array(answer):
@@ -117,7 +133,8 @@ def _read(answer: Any, rows: int, promised: pa.Schema | None) -> list[Column]:
 def _of_arrow(answer: Any) -> list[Column]:
     """What exports Arrow data, by https://arrow.apache.org/docs/format/CDataInterface/PyCapsuleInterface.html."""
     array = pa.chunked_array(answer) if hasattr(answer, "__arrow_c_stream__") else pa.array(answer)
-    if not pa.types.is_struct(array.type) or not hasattr(answer, "columns"):
+    # Readers of batches say what they are by a schema; a column of structs has neither.
+    if not pa.types.is_struct(array.type) or not (hasattr(answer, "columns") or hasattr(answer, "schema")):
         return [(None, _whole(array))]
     struct = _whole(array)
     return list(zip([field.name for field in struct.type], struct.flatten(), strict=True))
@@ -137,7 +154,10 @@ def _of_pandas(answer: Any, rows: int, promised: pa.Schema | None) -> list[Colum
         return [(None, _of_series(answer, wanted))]
     names = [str(name) for name in answer.columns]
     columns = (answer.iloc[:, position] for position in range(len(names)))
-    return [(name, _of_series(column, _type(promised, name))) for name, column in zip(names, columns, strict=True)]
+    return [
+        _column(name, partial(_of_series, column, _type(promised, name)))
+        for name, column in zip(names, columns, strict=True)
+    ]
 
 
 def _of_series(series: Any, wanted: pa.DataType | None) -> pa.Array:
@@ -152,7 +172,7 @@ def _of_series(series: Any, wanted: pa.DataType | None) -> pa.Array:
 
 def _of_numpy(answer: Any, promised: pa.Schema | None) -> list[Column]:
     if answer.dtype.names is not None:
-        return [(name, pa.array(np.ascontiguousarray(answer[name]))) for name in answer.dtype.names]
+        return [_column(name, partial(pa.array, _contiguous(answer[name]))) for name in answer.dtype.names]
     if answer.ndim == 1:
         return [(None, pa.array(answer.tolist() if answer.dtype.kind == "O" else answer))]
     if answer.ndim != 2:
@@ -160,7 +180,7 @@ def _of_numpy(answer: Any, promised: pa.Schema | None) -> list[Column]:
         raise Unfit(f"its array is of shape {shape}; one of n values, or of n rows with k columns, is taken")
     if promised is not None and len(promised) == 1 and _is_list(promised.field(0).type):
         return [(None, _rows_as_lists(answer))]
-    return [(None, pa.array(np.ascontiguousarray(answer[:, column]))) for column in range(answer.shape[1])]
+    return [(None, pa.array(_contiguous(answer[:, column]))) for column in range(answer.shape[1])]
 
 
 def _of_list(answer: list[Any], promised: pa.Schema | None) -> list[Column]:
@@ -170,10 +190,13 @@ def _of_list(answer: list[Any], promised: pa.Schema | None) -> list[Column]:
         names = dict.fromkeys(name for each in answer for name in each)
         if promised is None or len(promised) != 1 or not pa.types.is_nested(promised.field(0).type):
             return [
-                (str(name), _of_values([each.get(name) for each in answer], _type(promised, str(name))))
+                _column(name, partial(_of_values, [each.get(name) for each in answer], _type(promised, str(name))))
                 for name in names
             ]
     types = [] if promised is None else list(promised.types)
+    if promised is None and answer and all(isinstance(each, tuple) and len(each) == len(answer[0]) for each in answer):
+        # Rows, as a cursor fetches them. Lists are values.
+        return [(None, _of_values([each[n] for each in answer], None)) for n in range(len(answer[0]))]
     if len(types) > 1 and all(isinstance(each, list | tuple) and len(each) == len(types) for each in answer):
         return [(None, _of_values([each[n] for each in answer], wanted)) for n, wanted in enumerate(types)]
     return [(None, _of_values(answer, types[0] if len(types) == 1 else None))]
@@ -193,7 +216,7 @@ def _array(name: object, column: Any, rows: int, wanted: pa.DataType | None) -> 
         values = _numpy(column)
         if values.ndim == 2:
             one = values.shape[1] == 1 and not _is_list(wanted)
-            return pa.array(np.ascontiguousarray(values[:, 0])) if one else _rows_as_lists(values)
+            return pa.array(_contiguous(values[:, 0])) if one else _rows_as_lists(values)
         if values.ndim == 1:
             return pa.array(values.tolist() if values.dtype.kind == "O" else values)
     raise Unfit(f"column {name} is {_cut(repr(column))}, and not a column of {rows} values")
@@ -217,13 +240,19 @@ def _of_values(values: list[Any], wanted: pa.DataType | None) -> pa.Array:
 
 
 def _rows_as_lists(values: Any) -> pa.Array:
-    flat = pa.array(np.ascontiguousarray(values).ravel())
+    flat = pa.array(_contiguous(values).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+
+
+def _contiguous(values: Any) -> Any:
+    """One block of memory, in which what is masked stays so."""
+    return values.copy() if isinstance(values, np.ma.MaskedArray) else np.ascontiguousarray(values)
 
 
 def _numpy(answer: Any) -> Any:
     if isinstance(answer, np.ndarray):
-        return answer
+        # A column of a matrix is a matrix again.
+        return np.asarray(answer) if isinstance(answer, np.matrix) else answer
     try:
         return np.asarray(answer)
     except Exception as error:  # of a tensor on a device, say
@@ -270,7 +299,7 @@ def _type(promised: pa.Schema | None, name: str) -> pa.DataType | None:
 def _plain(column: pa.Array) -> pa.Array:
     """A column under a type that differs from others only where its values do."""
     if pa.types.is_dictionary(column.type):
-        return _plain(column.dictionary_decode())
+        return _plain(decoded(column))
     if pa.types.is_run_end_encoded(column.type):
         return _plain(pc.run_end_decode(column))
     plain = _plain_type(column.type)
@@ -310,7 +339,7 @@ def _fitted(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     if column.type.equals(wanted):
         return column
     if pa.types.is_dictionary(column.type):
-        return _fitted(column.dictionary_decode(), wanted)
+        return _fitted(decoded(column), wanted)
     if pa.types.is_run_end_encoded(column.type):
         return _fitted(pc.run_end_decode(column), wanted)
     if column.null_count == len(column):
@@ -403,7 +432,7 @@ def _leaves(column: pa.Array) -> Iterator[pa.Array]:
         yield from _leaves(column.keys)
         yield from _leaves(column.items)
     else:
-        yield column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+        yield decoded(column) if pa.types.is_dictionary(column.type) else column
 
 
 def _first_refused(column: pa.Array, wanted: pa.DataType) -> int:

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from predictors.taking import decoded
 from predictors.tensors import dtype_of
 
 # In the metadata of a field: its text is the digits of numbers, or NaN or infinity, as no number type holds them all.
@@ -70,7 +71,7 @@ def plain(column: pa.Array) -> pa.Array:
         if isinstance(column.type, pa.BaseExtensionType):
             column = column.storage
         elif pa.types.is_dictionary(column.type):
-            column = column.dictionary_decode()
+            column = decoded(column)
         elif pa.types.is_run_end_encoded(column.type):
             column = pc.run_end_decode(column)
         else:

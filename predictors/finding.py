@@ -40,7 +40,11 @@ def find_class(uri: str) -> type:
     except (Exception, SystemExit) as error:
         blame(error)
         log_once(error, uri)
-        raise ModelNotLoadable(f"model {uri}: importing it failed: {named(error)}") from error
+        remedy = ""
+        if isinstance(error, ImportError) and "no known parent package" in str(error):
+            # A folder that is no package is made one by starting above it.
+            remedy = f"; name it with its package, as {Path(os.getcwd()).name}.{uri}, and start from the folder above"
+        raise ModelNotLoadable(f"model {uri}: importing it failed: {named(error)}{remedy}") from error
     try:
         found = getattr(module, cls)
     except AttributeError as error:

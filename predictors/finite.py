@@ -9,7 +9,7 @@ from predictors.notices import Notice
 
 
 def not_finite(predictions: pa.RecordBatch) -> tuple[Notice, ...]:
-    """A notice for each prediction column that has NaN or infinite values, within its lists and structs, too."""
+    """A notice for each prediction column that has NaN or infinite values, within its lists, maps and structs, too."""
     notices = []
     for name, column in zip(predictions.schema.names, predictions.columns, strict=True):
         count = _endless(column)
@@ -25,6 +25,10 @@ def _endless(column: pa.Array) -> int:
             return pc.sum(pc.invert(pc.is_finite(column))).as_py() or 0
         values = column.to_numpy(zero_copy_only=False)
         return len(values) - int(np.count_nonzero(np.isfinite(values)))
+    if isinstance(column.type, pa.BaseExtensionType):
+        return _endless(column.storage)
+    if pa.types.is_map(column.type):
+        column = column.cast(pa.list_(pa.struct([column.type.key_field, column.type.item_field])))
     if is_list(column.type):
         return _endless(column.flatten())
     if pa.types.is_struct(column.type):

@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+# Codes of what is counted value by value: one of them is a number worth saying, too.
+_COUNTED = frozenset({"not_finite"})
+
 
 @dataclass(frozen=True)
 class Notice:
@@ -41,7 +44,9 @@ class Notice:
 
     def __str__(self) -> str:
         """The notice for people, on one line."""
-        return self.message if self.count == 1 else f"{self.message} ({self.count:,} times)"
+        if self.count == 1 and self.code not in _COUNTED:
+            return self.message
+        return f"{self.message} ({self.count:,} {'time' if self.count == 1 else 'times'})"
 
 
 def merged(notices: Iterable[Notice]) -> tuple[Notice, ...]:

@@ -59,6 +59,14 @@ def take(column: pa.Array, places: pa.Array | Sequence[int]) -> pa.Array:
         return _joined(column, at)
 
 
+def decoded(column: pa.DictionaryArray) -> pa.Array:
+    """The values that a dictionary stands for; plain text or bytes for those of views, which Arrow does not decode."""
+    try:
+        return column.dictionary_decode()
+    except pa.ArrowNotImplementedError:
+        return column.dictionary.cast(_without_views(column.type.value_type)).take(column.indices)
+
+
 def _indices(places: pa.Array | Sequence[int]) -> pa.Array:
     return places if isinstance(places, pa.Array) else pa.array(places, pa.int64())
 

@@ -1,6 +1,6 @@
 """A model and an input, fitted together: which columns are read, what the model says of them, what the output has."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -15,6 +15,9 @@ from transforms.errors import InputError
 from transforms.marks import marked
 from transforms.rejects import input_columns
 from transforms.sources.base import Source
+
+# Columns of a model that a message names one by one.
+_MAX_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -79,14 +82,51 @@ def bind(
             learnt = answer_to_first_rows(predictor, source, spec.config, nulls, likely)
         predictor.learn(learnt)
     predicted = predictor.output_schema
-    for name in predicted.names:
-        if name in passthrough:
-            raise SchemaMismatch(
-                f"column {name!r} comes from the input and from the model; name the model's otherwise by "
-                f"model.outputs, as {{{name}: {name}_predicted}}, or leave the input's out of output.columns"
-            )
+    _check_apart(spec, passthrough, predicted.names)
     schema = pa.schema([*(marked(columns.field(name)) for name in passthrough), *predicted])
     return Bound(predictor, source, read, passthrough, schema, nulls)
+
+
+def _check_apart(spec: JobSpec, passthrough: Sequence[str], predicted: Sequence[str]) -> None:
+    """Demand that no column comes from the input and from the model.
+
+    Raises:
+        SchemaMismatch: says how to call the model's otherwise, and lose none of its other columns.
+    """
+    clashing = [name for name in predicted if name in passthrough]
+    if not clashing:
+        return
+    taken = {*passthrough, *predicted}
+    others = {name: _free(name, taken) for name in clashing}
+    outputs = spec.model.outputs
+    given = outputs.values() if isinstance(outputs, Mapping) else ()
+    if any(name in ((to,) if isinstance(to, str) else to) for to in given for name in clashing):
+        changes = ", ".join(f"{name!r} to {other!r}" for name, other in others.items())
+        remedy = f"change {changes} in model.outputs"
+    else:
+        wanted = predicted if len(predicted) <= _MAX_SHOWN else clashing
+        mapping = ", ".join(f"{name}: {others.get(name, name)}" for name in wanted)
+        remedy = f"name the model's otherwise by model.outputs, as {{{mapping}{', …' if wanted is clashing else ''}}}"
+        new = [name for name in predicted if name not in others]
+        if new and len(new) <= _MAX_SHOWN:
+            remedy = f"choose the model's that are new by model.outputs: [{', '.join(new)}], or {remedy}"
+    listed = ", ".join(map(repr, clashing))
+    come = f"columns {listed} come" if len(clashing) > 1 else f"column {listed} comes"
+    which = "them" if len(clashing) > 1 else "it"
+    without = (
+        f"list the columns to keep in output.columns, without {which}"
+        if spec.output.columns is None
+        else f"take {which} out of output.columns"
+    )
+    raise SchemaMismatch(f"{come} from the input and from the model; {remedy}, or {without}")
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """A name like `name` that is not taken."""
+    other = f"{name}_predicted"
+    while other in taken:
+        other += "_"
+    return other
 
 
 def _check_closed(spec: JobSpec, predictor: Predictor, source: Source) -> None:

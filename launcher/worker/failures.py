@@ -61,7 +61,8 @@ class Unexpected(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether a record is worth a line. Called where it is made, so that the error is the one being handled."""
         error = sys.exc_info()[1]
-        if error is None or not record.name.startswith("apache_beam") or "Traceback" not in record.getMessage():
+        has_traceback = bool(record.exc_info) or "Traceback" in record.getMessage()
+        if error is None or not record.name.startswith("apache_beam") or not has_traceback:
             return True
         return not all(isinstance(each, PipelineError | PredictorError | LauncherError) for each in _chain(error))
 

@@ -1,6 +1,7 @@
 """`penstock plan` tells of a job what is so, and leaves no trace."""
 
 import os
+import re
 import sqlite3
 import tempfile
 import time
@@ -163,7 +164,7 @@ def test_a_plan_is_exact_and_writes_nothing(place: Place, work: Path) -> None:
     assert report.predictions.to_pylist() == [{"id": n, "total": n + n / 4} for n in FIRST]
     assert [line.removeprefix(str(work)).lstrip("/") for line in report.refused] == [
         f"{place.input}:1 NullFeature: column a is null",
-        f"{place.input}:3 ValueError: b is negative (tests/integration/test_look.py:42 in predict)",
+        f"{place.input}:3 ValueError: b is negative (tests/integration/test_look.py:43 in predict)",
     ]
     assert 1000 <= report.sample_rows <= ROWS
     assert 0 < report.seconds[0] < report.likely_s < report.seconds[1]
@@ -188,6 +189,17 @@ def test_a_plan_says_what_files_lack_and_what_is_passed_over(parquet: Place, wor
         "column_missing_in_files",
         "types_unified",
     ]
+
+
+@pytest.mark.parametrize(("ratio", "is_said"), [(0.0, True), (0.5, False)])
+def test_a_plan_says_when_the_sample_is_rejected_above_the_ratio(parquet: Place, ratio: float, is_said: bool) -> None:
+    report = look(replace(parquet.spec, rejects=Rejects("out/rejects", ratio)))
+
+    lines = [str(notice) for notice in report.notices if notice.code == "above_max_reject_ratio"]
+    assert len(lines) == is_said
+    for line in lines:
+        assert line.startswith(f"2 of {report.sample_rows:,} rows looked at are rejected: above max_reject_ratio 0; ")
+        assert re.fullmatch(r".*; .*: correct the rows, or set rejects\.max_reject_ratio to 0\.\d+", line)
 
 
 @pytest.mark.parametrize("place", ["sqlite", "postgresql"], indirect=True)

@@ -17,6 +17,17 @@ Pair = namedtuple("Pair", "a b")
 A_B = {"a": [1, 2], "b": ["x", "y"]}
 
 
+class Stream:
+    """Says what it is as readers of batches do, such as those of DuckDB, and can be read again."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        self.schema = table.schema
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._table.__arrow_c_stream__(requested_schema)
+
+
 @pytest.mark.parametrize(
     "answer",
     [
@@ -35,6 +46,8 @@ A_B = {"a": [1, 2], "b": ["x", "y"]}
         pytest.param([{"a": 1, "b": "x"}, {"b": "y", "a": 2}], id="list of dicts"),
         pytest.param([Pair(1, "x"), Pair(2, "y")], id="list of named tuples"),
         pytest.param(np.array([(1, "x"), (2, "y")], dtype=[("a", "i8"), ("b", "O")]), id="structured array"),
+        pytest.param(pl.DataFrame({**A_B, "b": pl.Series(["x", "y"], dtype=pl.Categorical)}), id="polars categories"),
+        pytest.param(Stream(pa.table(A_B)), id="stream"),
     ],
 )
 def test_a_table_of_any_kind_gives_its_columns(answer: Any) -> None:
@@ -66,6 +79,7 @@ def test_a_column_without_a_name_is_the_one_that_is_promised(answer: Any) -> Non
     assert read_answer(answer, 2, pa.schema([("score", pa.float64())])).to_pydict() == {"score": [0.5, 1.5]}
 
 
+@pytest.mark.filterwarnings("ignore:the matrix subclass")
 def test_columns_without_names_are_taken_in_their_order() -> None:
     array = np.array([[0.25, 0.75], [0.5, 0.5]])
     promised = pa.schema([("no", pa.float64()), ("yes", pa.float64())])
@@ -73,8 +87,24 @@ def test_columns_without_names_are_taken_in_their_order() -> None:
     assert read_answer(array, 2, None).to_pydict() == {"prediction_0": [0.25, 0.5], "prediction_1": [0.75, 0.5]}
     assert read_answer(array, 2, promised).to_pydict() == {"no": [0.25, 0.5], "yes": [0.75, 0.5]}
     assert read_answer([(0.25, 0.75), (0.5, 0.5)], 2, promised).to_pydict() == {"no": [0.25, 0.5], "yes": [0.75, 0.5]}
+    assert read_answer(np.matrix(array), 2, promised).to_pydict() == {"no": [0.25, 0.5], "yes": [0.75, 0.5]}
+    assert read_answer([(0.25, "no"), (0.5, "yes")], 2, None).to_pydict() == {
+        "prediction_0": [0.25, 0.5],
+        "prediction_1": ["no", "yes"],
+    }
     embedding = pa.schema([("e", pa.list_(pa.float64(), 2))])
+    assert read_answer([[0.25, 0.75], [0.5, 0.5]], 2, None).to_pydict() == {"prediction": [[0.25, 0.75], [0.5, 0.5]]}
     assert read_answer(array, 2, embedding).to_pydict() == {"e": [[0.25, 0.75], [0.5, 0.5]]}
+
+
+def test_what_is_masked_is_null_in_columns_of_any_array() -> None:
+    masked = np.ma.masked_equal(np.array([[1.0, 9.0], [9.0, 2.0]]), 9.0)
+
+    assert read_answer(masked, 2, None).to_pydict() == {"prediction_0": [1.0, None], "prediction_1": [None, 2.0]}
+    assert read_answer({"y": masked[:, :1], "v": masked}, 2, None).to_pydict() == {
+        "y": [1.0, None],
+        "v": [[1.0, None], [None, 2.0]],
+    }
 
 
 def test_a_dict_that_lacks_a_key_has_a_null_there_though_the_first_has_not_the_key() -> None:
@@ -156,6 +186,9 @@ def test_rows_of_pandas_that_were_moved_are_refused(frame: Any) -> None:
         ({"y": 0.5}, "column y is 0.5, and not a column of 2 values"),
         ({"y": [1, 2], "z": [1]}, "its columns differ in length: y has 2, z has 1"),
         ([1, "a"], "it cannot become columns: "),
+        ({"y": [1, 2], "z": [1, "a"]}, "column z cannot be one column: "),
+        ([{"y": 1, "z": 1}, {"y": 1, "z": "a"}], "column z cannot be one column: "),
+        (pd.DataFrame({"y": [1, 2], "z": [1, "a"]}), "column z cannot be one column: "),
         (np.zeros((2, 2, 2)), "its array is of shape 2x2x2; one of n values, or of n rows with k columns, is taken"),
         (pa.RecordBatch.from_arrays([pa.array([1, 2])] * 2, ["y", "y"]), "it has more than one column named 'y'"),
         ({}, "it has no columns"),

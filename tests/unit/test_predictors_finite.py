@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -32,8 +33,10 @@ def test_floats_are_counted_and_nulls_are_not(type_: pa.DataType, values: list[A
         pa.array([[[NAN, 1.0]], [[2.0, -INF]]], pa.list_(pa.list_(pa.float32(), 2), 1)),
         pa.array([{"a": NAN, "b": [INF]}, {"a": 1.0, "b": None}]),
         pa.array([[0.0], [NAN], [INF]], pa.list_(pa.float32(), 1)).slice(1),
+        pa.array([[("a", 0.0)], [("a", NAN), ("b", INF)], None], pa.map_(pa.string(), pa.float64())).slice(1),
+        pa.FixedShapeTensorArray.from_numpy_ndarray(np.array([[NAN, 1.0], [INF, 2.0]])),
     ],
-    ids=["fixed lists", "lists", "nested", "structs", "a slice"],
+    ids=["fixed lists", "lists", "nested", "structs", "a slice", "maps", "tensors"],
 )
 def test_values_within_lists_and_structs_are_counted(column: pa.Array) -> None:
     assert [notice.count for notice in not_finite(pa.record_batch({"y": column}))] == [2]

@@ -277,6 +277,12 @@ class TestAClassThatCannotBeLoaded:
             PythonPredictor(uri)
         assert str(caught.value) == f"model {uri}: importing it failed: {reason} ({file_of(uri)}:1)"
 
+    def test_a_module_of_a_package_that_is_named_without_it(self, define: Define) -> None:
+        uri = define("from .constants import FACTOR")
+
+        with pytest.raises(ModelNotLoadable, match=rf"; name it with its package, as \w+\.{uri}, and start from the"):
+            PythonPredictor(uri)
+
     @pytest.mark.parametrize("method", ["__init__", "load"])
     @pytest.mark.parametrize(
         ("line", "reason"),

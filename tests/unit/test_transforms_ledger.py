@@ -57,6 +57,18 @@ def test_a_notice_is_one_line_that_any_json_can_hold() -> None:
     assert notice.message == "odd\\0name \\udcff is no file"
 
 
+@pytest.mark.parametrize(
+    ("code", "count", "shown"),
+    [
+        ("column_closed", 1, "column a"),
+        ("types_unified", 2000, "column a (2,000 times)"),
+        ("not_finite", 1, "column a (1 time)"),
+    ],
+)
+def test_a_notice_shows_its_count_where_one_is_worth_saying(code: str, count: int, shown: str) -> None:
+    assert str(Notice(code, "column a", count)) == shown
+
+
 def test_an_entry_with_one_span_that_is_noted_is_refused_whole(tmp_path: Path) -> None:
     ledger = FileLedger(tmp_path)
     ledger.add([note(0, 10)])
