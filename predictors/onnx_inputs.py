@@ -120,7 +120,8 @@ def lay_out(path: str, inputs: Sequence[Any], features: Features, given: pa.Sche
     for tensor, columns in zip(inputs, _columns_of(path, inputs, features), strict=True):
         if tensor.type not in ARROW_TYPES:
             raise SchemaMismatch(f"model {path}: input {tensor.name!r} is {tensor.type}, which is not a column")
-        types, shape = _Laid(path, tensor, columns, features is not None, given).types()
+        are_named = tensor.name in features if isinstance(features, Mapping) else features is not None
+        types, shape = _Laid(path, tensor, columns, are_named, given).types()
         places = range(len(fields), len(fields) + len(columns))
         feeds.append(Feed(tensor.name, tuple(places), shape))
         fields += [pa.field(name, type_) for name, type_ in zip(columns, types, strict=True)]

@@ -104,6 +104,12 @@ def _remedy(reason: str) -> str | None:
             f"operator {found[1]} is one of its own, and those are not loaded; "
             f"export it with operators of ONNX, or score it with flavor python and a class that loads it"
         )
+    found = re.search(r"Failed to construct locale with name: ?([\w.@-]+)", reason)
+    if found:
+        return (
+            f"it wants the locale {found[1]}, which this machine has not; install it (on Debian: the package locales, "
+            f"then localedef -i {found[1].partition('.')[0]} -f UTF-8 {found[1]})"
+        )
     found = re.search(r"External data path does not exist: \"?([^\"]+)\"?", reason)
     if found:
         return f"its weights lie in {found[1]}, and that file is missing; copy it there, beside the model"

@@ -127,6 +127,11 @@ async def results(
 def _results(service: Service, caller: Caller, job_id: str, offset: int, limit: int, media_type: str) -> Response:
     job = own_job(service, caller, job_id)
     if job.status != "completed":
+        if job.is_over:
+            remedy = f"`penstock retry {job.id}` goes on with it"
+            if job.outcome == "request_wrong":
+                remedy = "correct the request, as its error says, and submit it again"
+            raise NotNow(f"{job.id} is {job.status}, and has no result; {remedy}")
         raise NotNow(f"{job.id} is {job.status}, and has a result once it is completed; wait for that")
     if job.keeps_result and job.expired_at is not None:
         raise ResultGone(f"the result of {job.id} has expired; submit the job anew")

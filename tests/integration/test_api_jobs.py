@@ -400,6 +400,24 @@ class TestRows:
         problem(client.get(f"{BATCH}/{job_id}/results"), 409, "conflict")
         problem(client.get(f"{BATCH}/{job_id}/rejects"), 409, "conflict")
 
+    @pytest.mark.parametrize(
+        ("status", "outcome", "remedy"),
+        [
+            ("failed", "error", "`penstock retry {}` goes on with it"),
+            ("failed", "request_wrong", "correct the request, as its error says, and submit it again"),
+            ("cancelled", None, "`penstock retry {}` goes on with it"),
+        ],
+    )
+    def test_of_a_job_that_came_to_nothing_are_not_awaited(
+        self, api: Api, client: httpx.Client, status: Any, outcome: Any, remedy: str
+    ) -> None:
+        job_id = api.submit(client)
+        api.move(job_id, status, outcome=outcome, error="no")
+
+        said = problem(client.get(f"{BATCH}/{job_id}/results"), 409, "conflict")
+
+        assert said.detail == f"{job_id} is {status}, and has no result; {remedy.format(job_id)}"
+
     def test_that_were_never_rejected_are_an_empty_page(self, api: Api, client: httpx.Client) -> None:
         job_id = api.submit(client)
         api.run(job_id, ROWS)

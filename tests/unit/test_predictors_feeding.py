@@ -404,7 +404,10 @@ class TestCheck:
     def test_a_column_of_another_kind_is_refused(self, given: pa.DataType, wanted: pa.DataType) -> None:
         with pytest.raises(SchemaMismatch) as caught:
             check_features(pa.schema([("x", given)]), pa.schema([("x", wanted)]))
-        assert str(caught.value) == f"the model takes column 'x' as {wanted}, but the input has {given}"
+        assert str(caught.value) == (
+            f"the model takes column 'x' as {wanted}, but the input has {given}; convert it, by CAST in a query or "
+            "where the file is written, or name another column in model.features"
+        )
 
     @pytest.mark.parametrize(
         "type_",

@@ -844,6 +844,10 @@ class TestColumnsForEachInput:
 
         assert score(loaded(mixed, features=features, columns=columns), self.ROWS) == {"sum": [3.0], "where": [where]}
 
+    def test_an_input_that_takes_several_and_is_not_named_is_asked_for(self, mixed: str) -> None:
+        with pytest.raises(SchemaMismatch, match="takes 2 features a row in its input 'num'; name 2 columns in model"):
+            loaded(mixed, features={"cat": ("c",)}, columns={"c": pa.string()})
+
     def test_an_input_that_is_not_there_is_named_with_the_nearest(self, mixed: str) -> None:
         with pytest.raises(
             SchemaMismatch, match=r"names an input 'nums', which .* does not have; did you mean 'num'\?"
@@ -1002,6 +1006,14 @@ class TestFilesThatAreNoModel:
         Path(path).write_bytes(model.SerializeToString())
 
         with pytest.raises(ModelNotLoadable, match=text):
+            loaded(path)
+
+    def test_a_model_for_the_language_of_another_machine_is_refused_with_the_way_out(self, write: Write) -> None:
+        # As skl2onnx writes text vectorizers, which do so for en_US.
+        lower = node("StringNormalizer", "x", "y", case_change_action="LOWER", locale="xx_XX.UTF-8")
+        path = write([lower], {"x": (STRING, ["n"])}, {"y": (STRING, ["n"])})
+
+        with pytest.raises(ModelNotLoadable, match=r"wants the locale xx_XX\.UTF-8, .* localedef -i xx_XX -f UTF-8 xx_"):
             loaded(path)
 
     def test_a_model_that_is_cut_short_anywhere_is_refused_or_whole(self, weighted: str) -> None:
