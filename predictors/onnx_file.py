@@ -2,6 +2,7 @@
 
 import mmap
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def open_model(path: str, within: Bounds | None) -> Opened:
         ModelNotLoadable: no such file, it lies out of bounds, or it is not an ONNX model that this runtime can run.
     """
     if not Path(path).is_file():
-        raise ModelNotLoadable(f"model {path}: there is no such file")
+        raise ModelNotLoadable(f"model {path}: {_no_file(path)}")
     options = _options()
     model: str | bytes = os.fspath(path)
     try:
@@ -63,6 +64,16 @@ def open_model(path: str, within: Bounds | None) -> Opened:
     except Exception as error:
         raise ModelNotLoadable(refusal(path, _head(path, model), str(error))) from error
     return opened
+
+
+def _no_file(path: str) -> str:
+    """What is there in place of a file, and what to do."""
+    if Path(path).is_dir():
+        files = sorted(file.name for file in Path(path).glob("*.onnx"))
+        return f"this is a folder; name the file in it{f', such as {files[0]}' if files else ''}"
+    if re.fullmatch(r"[\w.]+(\.py)?:\w+", path):
+        return "there is no such file; if this is a class, score it with flavor python"
+    return "there is no such file"
 
 
 def _options() -> ort.SessionOptions:

@@ -934,6 +934,15 @@ class TestFilesThatAreNoModel:
             loaded(path)
         assert str(caught.value) == f"model {path}: there is no such file"
 
+    def test_a_folder_or_a_class_in_place_of_a_file(self, tmp_path: Path) -> None:
+        with pytest.raises(ModelNotLoadable, match="this is a folder; name the file in it$"):
+            loaded(str(tmp_path))
+        (tmp_path / "b.onnx").touch()
+        with pytest.raises(ModelNotLoadable, match=r"this is a folder; name the file in it, such as b\.onnx$"):
+            loaded(str(tmp_path))
+        with pytest.raises(ModelNotLoadable, match="if this is a class, score it with flavor python"):
+            loaded("models.churn:Churn")
+
     @pytest.mark.parametrize(
         "content",
         [b"\x08\x07", b"\0" * 1000, b"my shopping list\n" * 100, np.random.default_rng(1).bytes(10_000)],
@@ -1013,7 +1022,9 @@ class TestFilesThatAreNoModel:
         lower = node("StringNormalizer", "x", "y", case_change_action="LOWER", locale="xx_XX.UTF-8")
         path = write([lower], {"x": (STRING, ["n"])}, {"y": (STRING, ["n"])})
 
-        with pytest.raises(ModelNotLoadable, match=r"wants the locale xx_XX\.UTF-8, .* localedef -i xx_XX -f UTF-8 xx_"):
+        with pytest.raises(
+            ModelNotLoadable, match=r"wants the locale xx_XX\.UTF-8, .* localedef -i xx_XX -f UTF-8 xx_"
+        ):
             loaded(path)
 
     def test_a_model_that_is_cut_short_anywhere_is_refused_or_whole(self, weighted: str) -> None:
