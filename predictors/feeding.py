@@ -42,8 +42,8 @@ def check_features(columns: pa.Schema, wanted: pa.Schema) -> None:
         given = columns.field(field.name)
         if not feedable(given.type, field.type) and not holds_digits(given, field.type):
             raise SchemaMismatch(
-                f"the model takes column {field.name!r} as {field.type}, but the input has {given.type}; convert it, by "
-                f"CAST in a query or where the file is written, or name another column in model.features"
+                f"the model takes column {field.name!r} as {field.type}, but the input has {given.type}; convert it, "
+                f"by CAST in a query or where the file is written, or name another column in model.features"
             )
 
 
