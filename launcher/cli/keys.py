@@ -44,7 +44,7 @@ def list_keys(tenant: str | None, as_json: bool) -> int:
     if as_json:
         print(dumped({"keys": [_object(key) for key in found]}))
     elif not found:
-        print("no keys; `penstock keys create --tenant T --role admin` makes one")
+        print("no keys; `penstock keys create --tenant default --role admin` makes one")
     else:
         rows = ([*_object(key).values()] for key in found)
         print("\n".join(aligned(rows, ["key", "tenant", "role", "name", "created", "revoked"])))
