@@ -20,6 +20,8 @@ from launcher.errors import TemplateWrong
 
 _OPEN, _CLOSE = "{{", "}}"
 _NAMES = ("scheduled_at", "scheduled_date", "job_id")
+# One that is meant, whether it is closed or not; other braces may be text.
+_MEANT = re.compile(r"\{\{\s*(?:" + "|".join(_NAMES) + r")\b[^{}]*\}{0,2}")
 _NAME = re.compile(r"[^\s+-]*")
 _STEP = re.compile(r" ?([+-]) ?([0-9]{1,6})([dhm])")
 _UNITS = {"d": timedelta(days=1), "h": timedelta(hours=1), "m": timedelta(minutes=1)}
@@ -109,6 +111,12 @@ def check(value: Any) -> list[tuple[str, str]]:
 
     _walk("", value, look)
     return problems
+
+
+def meant(text: str) -> str | None:
+    """The first of these templates in `text`, as it stands there; None where there is none."""
+    found = _MEANT.search(text)
+    return _shown(found[0]) if found else None
 
 
 def _walk(field: str, value: Any, of_text: Callable[[str, str], str]) -> Any:

@@ -71,7 +71,7 @@ def _no_file(path: str) -> str:
     if Path(path).is_dir():
         files = sorted(file.name for file in Path(path).glob("*.onnx"))
         return f"this is a folder; name the file in it{f', such as {files[0]}' if files else ''}"
-    if re.fullmatch(r"[\w.]+(\.py)?:\w+", path):
+    if re.fullmatch(r"[\w.]+(\.py)?:\w+", Path(path).name):
         return "there is no such file; if this is a class, score it with flavor python"
     return "there is no such file"
 

@@ -16,8 +16,9 @@ from launcher.templates import check, render
 from pipelines.spec import JobSpec
 
 _KEY = re.compile(r"[^.\s=][^.=]*(?:\.[^.\s=][^.=]*)*")
-# A name, and what may follow it. Other braces are text: '{{1,2},{3,4}}' is an array of PostgreSQL.
-_TEMPLATE = re.compile(r"\{\{\s*[A-Za-z_]\w*\s*(?:\}\}|[-+|])")
+# A name and what may follow it, or one of ours that nothing closes. Other braces are text: '{{1,2},{3,4}}' is an array
+# of PostgreSQL.
+_TEMPLATE = re.compile(r"\{\{\s*(?:[A-Za-z_]\w*\s*(?:\}\}|[-+|])|(?:scheduled_at|scheduled_date|job_id)\b)")
 # Where the machine says which timezone it is in; a link into the database of them.
 _LOCALTIME = "/etc/localtime"
 

@@ -44,6 +44,7 @@ from launcher.request.parts import Part, flavor_of, parquet_input, tupled
 from launcher.request.paths import local_path
 from launcher.request.reading import json_body
 from launcher.state.job import Status
+from launcher.templates import meant
 from pipelines.spec import Config, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
 from predictors.base import ModelSpec
 
@@ -66,6 +67,14 @@ __all__ = [
     "schemas",
 ]
 
+# Where templates would name rows or a result.
+_PLACES = (
+    ("input", "query"),
+    ("input", "path"),
+    ("output", "table_name"),
+    ("output", "path"),
+    ("rejects", "path"),
+)
 _Shape = TypeVar("_Shape", bound=Part)
 
 
@@ -256,6 +265,8 @@ def _job_mistakes(values: Mapping[Any, Any], known: set[Location], at: Location,
     mistakes += schema_mistakes(part(values, "input"), (*at, "input"), MAX_CHARS, MAX_COLUMNS)
     for name in ("output", "rejects"):
         mistakes += place_mistakes(part(values, name).get("path"), (*at, name, "path"))
+    if not templates:
+        mistakes += _template_mistakes(values, at)
     mistakes += twice_mistakes(output.get("columns"), (*at, "output", "columns"), "column")
     mistakes += twice_mistakes(part(values, "webhook").get("events"), (*at, "webhook", "events"), "state")
     if has_id and has_model:
@@ -265,6 +276,20 @@ def _job_mistakes(values: Mapping[Any, Any], known: set[Location], at: Location,
         mistakes.append(Mistake((*at, "model_id"), line))
     if has_model and not has_id and values.get("model_version") is not None:
         mistakes.append(Mistake((*at, "model_version"), "belongs to model_id, and there is none; take it out"))
+    return mistakes
+
+
+def _template_mistakes(values: Mapping[Any, Any], at: Location) -> list[Mistake]:
+    """The places of rows whose texts hold templates, which nobody fills in without a schedule."""
+    mistakes = []
+    for name, key in _PLACES:
+        place = part(values, name).get(key)
+        for text in place if isinstance(place, list) else [place]:
+            template = meant(text) if isinstance(text, str) else None
+            if template is not None:
+                line = f"has {template}, and the job has no schedule that would fill it in; add one, or write its value"
+                mistakes.append(Mistake((*at, name, key), line))
+                break
     return mistakes
 
 

@@ -543,7 +543,7 @@ class TestPostgresTable:
     @pytest.mark.parametrize(
         ("columns", "said"),
         [
-            ("id bigint, score real", "it has no column name; add one that can take string"),
+            ("id bigint, score real", "it has no column name; add one that can take string, or leave it out ("),
             ("id text, score real, name text", "its column id is text and cannot take int64"),
             ("id bigint, score bigint, name text", "its column score is bigint and cannot take float"),
             ("id bigint, score real[], name text", "its column score is real[] and cannot take float"),

@@ -380,7 +380,7 @@ class TestSqliteTable:
     @pytest.mark.parametrize(
         ("columns", "said"),
         [
-            ("id INTEGER, score REAL", "it has no column name; add one that can take string"),
+            ("id INTEGER, score REAL", "it has no column name; add one that can take string, or leave it out ("),
             ("id TEXT, score REAL, name TEXT", "its column id is TEXT and cannot take int64"),
             ("id INTEGER, score INTEGER, name TEXT", "its column score is INTEGER and cannot take float"),
             ("id INTEGER, score REAL, name BIGINT", "its column name is BIGINT and cannot take string"),

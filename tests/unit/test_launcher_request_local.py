@@ -68,6 +68,10 @@ def test_settings_make_what_is_not_there_and_take_out_what_is_null() -> None:
             "output.path has {{ scheduld_at }}, and 'scheduld_at' is not known; use scheduled_at, scheduled_date or "
             "job_id",
         ),
+        (
+            ["output.path=out/{{ scheduled_date"],
+            "output.path has a {{ scheduled_date that nothing closes; write {{ scheduled_at }}",
+        ),
     ],
 )
 def test_a_wrong_setting_is_a_line_with_its_remedy(settings: list[str], line: str) -> None:

@@ -265,7 +265,18 @@ def test_texts_of_a_scheduled_job_may_hold_templates() -> None:
     assert schedule_request(changed(SCHEDULE, "job", job)).job.to_json() == job
     assert job_request(changed(job, "schedule.cron", "0 2 * * *")).template() == job
     assert schedule_change_request({"job": job}).job == schedule_request(changed(SCHEDULE, "job", job)).job
-    assert [line.split()[0] for line in problems(job_request, job)] == ["model_id", "input.connection", "webhook.url"]
+    lines = problems(job_request, job)
+    assert sorted(line.split()[0] for line in lines) == [
+        "input.connection",
+        "input.query",
+        "model_id",
+        "output.table_name",
+        "webhook.url",
+    ]
+    assert (
+        "input.query has {{ scheduled_date }}, and the job has no schedule that would fill it in; "
+        "add one, or write its value"
+    ) in lines
 
 
 def test_a_python_model_of_a_scheduled_job_may_be_told_by_a_template() -> None:

@@ -236,7 +236,10 @@ class Target:
         """The column of the table that takes one of ours."""
         column = next((column for column in existing if column.name == given.name), None)
         if column is None:
-            raise self.error(f"it has no column {given.name}; add one that can take {given.type}")
+            raise self.error(
+                f"it has no column {given.name}; add one that can take {given.type}, or leave it out "
+                f"(output.columns, model.outputs)"
+            )
         if column.computed:
             raise self.error(f"the database computes column {given.name} by itself; leave it out of output.columns")
         written = (given.metadata or {}).get(POSTGRES_TYPE, b"").decode(errors="replace")

@@ -80,7 +80,10 @@ class Table:
             else:
                 column = taken.pop(folded(field.name), None)
                 if column is None:
-                    raise error(f"it has no column {field.name}; add one that can take {field.type}")
+                    raise error(
+                        f"it has no column {field.name}; add one that can take {field.type}, or leave it out "
+                        f"(output.columns, model.outputs)"
+                    )
                 if column.computed:
                     raise error(f"the database computes column {field.name} by itself; leave it out of output.columns")
                 way = way_into(column.declared, field.type)
