@@ -6,6 +6,7 @@ Each name is imported when it is first used. `python -m penstock` is the command
 """
 
 import importlib
+import sys
 from typing import Any
 
 # Where each name is from.
@@ -35,9 +36,25 @@ __all__ = sorted(_FROM)
 def __getattr__(name: str) -> Any:
     if name not in _FROM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if _FROM[name] not in sys.modules:
+        # Imported here alone, so that `import penstock` costs nothing.
+        from penstock.hiding import hiding
+
+        found = hiding(_packages_of(_FROM[name]))
+        if found is not None:
+            raise ImportError(found)
     value = getattr(importlib.import_module(_FROM[name]), name)
     globals()[name] = value
     return value
+
+
+def _packages_of(module: str) -> tuple[str, ...]:
+    """Our packages that a module of them imports."""
+    below = ("launcher", "pipelines", "transforms", "predictors")
+    package = module.partition(".")[0]
+    if module == "launcher.client":
+        return ("launcher", "predictors")
+    return below[below.index(package) :] if package in below else below
 
 
 def __dir__() -> list[str]:

@@ -49,7 +49,36 @@ def test_a_module_in_front_of_ours_is_found_out_at_the_start(tmp_path: Path) -> 
     assert done.returncode == 2
     assert done.stderr == (
         f"error: {tmp_path}/transforms.py hides a package of Penstock's of the same name; rename it, or take its "
-        "folder off PYTHONPATH\n"
+        "folder off sys.path (PYTHONPATH)\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "is_found_out"),
+    [
+        ("transforms", "run", True),
+        ("predictors", "RowsRejected", True),
+        ("launcher", "Client", True),
+        ("transforms", "Client", False),
+        ("pipelines", "read_manifest", False),
+    ],
+)
+def test_a_module_beside_a_script_is_found_out_where_ours_is_needed(
+    tmp_path: Path, module: str, name: str, is_found_out: bool
+) -> None:
+    (tmp_path / f"{module}.py").write_text("print('ran')")
+
+    done = subprocess.run(
+        [sys.executable, "-c", f"from penstock import {name}"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert (done.returncode, done.stdout) == (int(is_found_out), "")
+    assert (f"ImportError: {tmp_path}/{module}.py hides a package of Penstock's of the same name" in done.stderr) is (
+        is_found_out
     )
 
 
