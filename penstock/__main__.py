@@ -11,7 +11,7 @@ from penstock.hiding import OURS, hiding
 
 def main() -> int:
     """Run one command. Returns its exit code."""
-    # `python -m` puts the working folder first. Modules there are a user's, and come behind ours once a model is loaded.
+    # `python -m` puts the working folder first. Modules there are a user's; what loads a model adds it behind ours.
     if not sys.flags.safe_path and sys.path and sys.path[0] in ("", os.getcwd()) and _is_started_by_module():
         sys.path.pop(0)
     found = hiding(OURS)
