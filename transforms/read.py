@@ -9,9 +9,12 @@ import apache_beam as beam
 
 from predictors.pressure import PRESSURE
 from transforms.batches import Batch, Split
+from transforms.coders import register_coders
 from transforms.ledger import Ledger, first_gap
 from transforms.sources.base import Source
 from transforms.telemetry import Telemetry
+
+register_coders()
 
 # Spans that may lie ready before they are asked for; enough to bridge a wait, few enough to stay flat in memory.
 _AHEAD = 3

@@ -23,9 +23,12 @@ from predictors.pressure import PRESSURE
 from predictors.recovery import RetryPolicy, text_of
 from predictors.taking import take_rows
 from transforms.batches import Batch, Rejected, ScoredSpan, Span
+from transforms.coders import register_coders
 from transforms.errors import PipelineError, ScoringFailed
 from transforms.pending import PENDING
 from transforms.telemetry import Telemetry
+
+register_coders()
 
 # Bytes of rows that may wait for their scores, whatever their number.
 _IN_FLIGHT_BYTES = 256 * 1024 * 1024

@@ -13,6 +13,7 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from transforms.batches import ScoredSpan
+from transforms.coders import register_coders
 from transforms.errors import RowsRefused
 from transforms.ledger import Note, without_noted
 from transforms.pending import PENDING
@@ -20,6 +21,8 @@ from transforms.refusals import without_refused
 from transforms.rejects import RejectFolder
 from transforms.sinks.base import Sink
 from transforms.telemetry import Telemetry
+
+register_coders()
 
 
 @dataclass(frozen=True)

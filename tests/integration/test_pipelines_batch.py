@@ -12,7 +12,8 @@ from pipelines.batch import BatchRun, build
 from pipelines.options import make_pipeline
 from tests.replaying import ReplayingRunner
 from tests.scenes import Doubler, Scene, hidden, numbered_rows, published_rows, scene
-from transforms.batches import Batch, BatchCoder, ScoredSpan, ScoredSpanCoder, Split, SplitCoder
+from transforms.batches import Batch, ScoredSpan, Split
+from transforms.coders import BatchCoder, ScoredSpanCoder, SplitCoder
 from transforms.counts import Counts
 from transforms.errors import TooManyRejects
 from transforms.publish import Publish

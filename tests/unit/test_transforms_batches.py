@@ -8,7 +8,10 @@ import pyarrow as pa
 import pytest
 
 from predictors.notices import Notice
-from transforms.batches import Batch, BatchCoder, Rejected, ScoredSpan, ScoredSpanCoder, Span, Split, SplitCoder
+from transforms.batches import Batch, Rejected, ScoredSpan, Span, Split
+from transforms.coders import BatchCoder, ScoredSpanCoder, SplitCoder, register_coders
+
+register_coders()
 
 NOTICES = (Notice("not_finite", "column score: NaN", 3),)
 SPLIT = Split("000001", "data/a.parquet", 700, 300, 100, "12:34", "2+1")
