@@ -36,7 +36,7 @@ from launcher.forks.forking import Forks
 from launcher.home import Home
 from launcher.limits import too_many_rows
 from launcher.reach.confined_spec import confine_spec
-from launcher.reach.tenant import DEFAULT_CONNECTION, Reach, connections_of
+from launcher.reach.tenant import DEFAULT_CONNECTION, Reach
 from launcher.request.service import JobRequest, WebhookRequest
 from launcher.rows.rejects import opened_rejects, rejects_path
 from launcher.settings import Settings
@@ -187,7 +187,7 @@ class Admission:
             name=request.name,
             labels=dict(request.labels),
             estimated_seconds=self._estimated_s(caller.tenant, asked, rows),
-            keeps_result=isinstance(asked.spec.output, ParquetOutput) and not asked.spec.output.path,
+            keeps_result=asked.spec.output.lacks_place,
             webhook=webhook,
             traceparent=traceparent,
             schedule_id=schedule_id,
@@ -216,8 +216,7 @@ class Admission:
             spec = confine_spec(spec, self._reach.confinement(caller.tenant))
         except PathForbidden as error:
             problems.append(_of_path(error))
-        for name in connections_of(spec):
-            field = "input.connection" if getattr(spec.input, "connection", None) == name else "output.connection"
+        for field, name in _first_named(spec):
             try:
                 self._reach.uri(caller.tenant, name)
             except ConnectionUnknown as error:
@@ -242,11 +241,11 @@ class Admission:
         asked = self.look_up(caller, request)
         spec = asked.spec
         self._check_files(caller.tenant, spec)
-        if isinstance(spec.output, ParquetOutput) and not spec.output.path:
-            spec = replace(spec, output=replace(spec.output, path=str(self._home.jobs / "none" / "results")))
+        if spec.output.lacks_place:
+            spec = replace(spec, output=spec.output.placed(str(self._home.jobs / "none" / "results")))
         arguments = {
             "spec": spec.to_json(),
-            "connections": {name: self._reach.uri(caller.tenant, name) for name in connections_of(spec)},
+            "connections": {name: self._reach.uri(caller.tenant, name) for name in spec.connection_names()},
             "max_memory_gb": spec.config.max_memory_gb,
             **asdict(self._reach.confinement(caller.tenant).bounds),
         }
@@ -367,7 +366,7 @@ class Admission:
 
     def _model(self, caller: Caller, request: JobRequest) -> tuple[ModelSpec, str | None, int | None, str | None]:
         if request.model is not None:
-            if request.model.flavor == "python" and caller.role != "admin":
+            if request.model.runs_code and caller.role != "admin":
                 raise RoleLacking("model.flavor python runs code: an admin key registers such a model")
             return request.model, None, None, None
         assert request.model_id is not None
@@ -381,19 +380,15 @@ class Admission:
 
     @staticmethod
     def _input(request: JobRequest) -> SqlInput | ParquetInput:
-        given = request.input
-        if isinstance(given, SqlInput) and not given.connection:
-            return replace(given, connection=DEFAULT_CONNECTION)
-        return given
+        return request.input.with_connections(lambda name: name or DEFAULT_CONNECTION)
 
     def _output(self, request: JobRequest) -> ParquetOutput | TableOutput:
         wanted = request.output
         if wanted is None:
             return ParquetOutput("")
-        if isinstance(wanted, TableOutput) and not wanted.connection:
-            given = self._input(request)
-            return replace(wanted, connection=given.connection if isinstance(given, SqlInput) else DEFAULT_CONNECTION)
-        return wanted
+        # A table goes where the rows come from.
+        named = next((each.name for each in self._input(request).connections()), DEFAULT_CONNECTION)
+        return wanted.with_connections(lambda name: name or named)
 
     def _webhook_problems(self, tenant: str, webhook: WebhookRequest) -> list[Problem]:
         try:
@@ -464,7 +459,7 @@ class Admission:
             asked.model_id,
             asked.model_version,
             asked.working_dir,
-            lambda: {name: self._reach.uri(tenant, name) for name in connections_of(asked.spec)},
+            lambda: {name: self._reach.uri(tenant, name) for name in asked.spec.connection_names()},
             self._reach.confinement(tenant).bounds,
         )
         return self._estimating.seconds(asking, rows, tries=tries)
@@ -474,8 +469,8 @@ class Admission:
         folder = self._home.job(job.id).path
         spec = job.spec
         if job.keeps_result:
-            spec = replace(spec, output=replace(spec.output, path=str(folder / "results")))  # type: ignore[arg-type]
-        in_own = job.model_id is None or spec.model.flavor != "python"
+            spec = replace(spec, output=spec.output.placed(str(folder / "results")))
+        in_own = job.model_id is None or not spec.model.runs_code
         return replace(job, spec=spec, working_dir=str(folder) if in_own or not job.working_dir else job.working_dir)
 
     # --- retries ------------------------------------------------------------------------------------------------
@@ -540,3 +535,11 @@ def _no_connection(name: str, error: ConnectionUnknown) -> str:
             "`penstock connections set` or POST /api/v1/connections, and name it"
         )
     return f"{name!r} is not registered; {_REGISTER_CONNECTION}"
+
+
+def _first_named(spec: JobSpec) -> list[tuple[str, str]]:
+    """The connections that a spec names, each once, with the field that names it first."""
+    fields: dict[str, str] = {}
+    for each in spec.connections():
+        fields.setdefault(each.name, each.field)
+    return [(field, name) for name, field in fields.items()]

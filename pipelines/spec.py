@@ -1,23 +1,25 @@
 """What a job is: its spec as plain values, the same however it was asked for."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any, Literal
 
 import pyarrow as pa
 
 from predictors.base import ModelSpec
+from predictors.specvalue import CONNECTION, NamedConnection, NamedPath, PathMark, SpecValue
 from transforms.sinks.mode import Mode
 from transforms.typenames import type_named
 
 
 @dataclass(frozen=True)
-class ParquetInput:
+class ParquetInput(SpecValue):
     """Parquet files: each path is a file, a glob, or a folder that is searched.
 
     `schema`: columns, and the types that they are read as, as Arrow prints them, whatever the files say.
     """
 
-    path: tuple[str, ...]
+    path: Annotated[tuple[str, ...], PathMark("read", is_pattern=True)]
     schema: tuple[tuple[str, str], ...] = ()
     source: Literal["parquet"] = "parquet"
 
@@ -27,22 +29,22 @@ class ParquetInput:
 
 
 @dataclass(frozen=True)
-class SqlInput:
+class SqlInput(SpecValue):
     """The rows of one query. `connection` may hold `${NAME}`, expanded only where it is opened."""
 
-    connection: str = field(repr=False)
+    connection: Annotated[str, CONNECTION] = field(repr=False)
     query: str
     source: Literal["sql"] = "sql"
 
 
 @dataclass(frozen=True)
-class ParquetOutput:
+class ParquetOutput(SpecValue):
     """A folder of Parquet files. `columns`: input columns to pass through; None is all of them.
 
     `appends_to`: with mode append, the job whose result must be there; None does not ask.
     """
 
-    path: str
+    path: Annotated[str, PathMark("written")]
     mode: Mode = "error_if_exists"
     columns: tuple[str, ...] | None = None
     appends_to: str | None = None
@@ -50,10 +52,10 @@ class ParquetOutput:
 
 
 @dataclass(frozen=True)
-class TableOutput:
+class TableOutput(SpecValue):
     """A table of a database. `columns` and `appends_to` as in `ParquetOutput`."""
 
-    connection: str = field(repr=False)
+    connection: Annotated[str, CONNECTION] = field(repr=False)
     table_name: str
     mode: Mode = "error_if_exists"
     columns: tuple[str, ...] | None = None
@@ -62,10 +64,10 @@ class TableOutput:
 
 
 @dataclass(frozen=True)
-class Rejects:
+class Rejects(SpecValue):
     """Where rejected rows go (None: into the job's own folder) and how large a share of them is borne."""
 
-    path: str | None = None
+    path: Annotated[str | None, PathMark("written")] = None
     max_reject_ratio: float = 0.0
 
 
@@ -90,6 +92,41 @@ class JobSpec:
     output: ParquetOutput | TableOutput
     rejects: Rejects = Rejects()
     config: Config = Config()
+
+    def paths(self) -> Iterator[NamedPath]:
+        """The paths that the spec names, those of the model, the input, the output and the rejects in this order."""
+        for name, part in self._parts():
+            yield from (replace(each, field=f"{name}.{each.field}") for each in part.paths())
+
+    def with_paths(self, change: Callable[[NamedPath], str]) -> "JobSpec":
+        """The spec with each of its `paths` changed."""
+
+        def inside(name: str) -> Callable[[NamedPath], str]:
+            return lambda each: change(replace(each, field=f"{name}.{each.field}"))
+
+        changed: dict[str, Any] = {name: part.with_paths(inside(name)) for name, part in self._parts()}
+        return replace(self, **changed)
+
+    def connections(self) -> Iterator[NamedConnection]:
+        """The connections that the spec names, where it names them; a name may come twice."""
+        for name, part in self._parts():
+            yield from (replace(each, field=f"{name}.{each.field}") for each in part.connections())
+
+    def with_connections(self, change: Callable[[str], str]) -> "JobSpec":
+        """The spec with the name of each of its `connections` changed."""
+        changed: dict[str, Any] = {name: part.with_connections(change) for name, part in self._parts()}
+        return replace(self, **changed)
+
+    def connection_names(self) -> list[str]:
+        """The names of `connections`, each once."""
+        return list(dict.fromkeys(each.name for each in self.connections()))
+
+    def with_uris(self, uris: Mapping[str, str]) -> "JobSpec":
+        """The spec with each connection's URI in the place of its name, where `uris` has it."""
+        return self.with_connections(lambda name: uris.get(name, name))
+
+    def _parts(self) -> Iterator[tuple[str, SpecValue]]:
+        return ((name, getattr(self, name)) for name in ("model", "input", "output", "rejects"))
 
     def to_json(self) -> dict[str, Any]:
         """The spec as JSON values; `${NAME}` stays unexpanded, a literal password stays in it."""

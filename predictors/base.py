@@ -1,10 +1,12 @@
 """What a predictor promises, and what is said of a model in a job's spec."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import pyarrow as pa
+
+from predictors.specvalue import NamedPath, SpecValue
 
 Nulls = Literal["reject", "pass", "fail"]
 # Columns in the model's order, or those for each of its inputs; None: those named like the inputs.
@@ -14,7 +16,7 @@ Outputs = tuple[str, ...] | Mapping[str, str | tuple[str, ...]] | None
 
 
 @dataclass(frozen=True)
-class ModelSpec:
+class ModelSpec(SpecValue):
     """Which model, and how its inputs are fed.
 
     Args:
@@ -36,6 +38,22 @@ class ModelSpec:
     nulls: Nulls = "reject"
     outputs: Outputs = field(default=None, hash=False)
     args: Mapping[str, Any] = field(default_factory=dict, hash=False)
+
+    @property
+    def runs_code(self) -> bool:
+        """Whether to load the model is to run code that its `uri` names; otherwise that is a file."""
+        return self.flavor == "python"
+
+    def paths(self) -> Iterator[NamedPath]:
+        """The model's file, where it is one."""
+        if not self.runs_code:
+            yield NamedPath("uri", self.uri, "read")
+
+    def with_paths(self, change: Callable[[NamedPath], str]) -> Self:
+        """The model with the path of its file changed, where it is one."""
+        for path in self.paths():
+            return replace(self, uri=change(path))
+        return self
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "ModelSpec":

@@ -6,7 +6,6 @@ from typing import Any
 from launcher.estimate.look import look
 from launcher.logs import masked
 from launcher.report import plan_json
-from launcher.worker.uris import with_uris
 from pipelines.spec import JobSpec
 from predictors.bounds import Bounds
 from predictors.errors import PredictorError
@@ -29,7 +28,7 @@ def estimate(
         PipelineError, PredictorError: one line that says why the job could not run, without secrets.
     """
     _bound_memory(max_memory_gb)
-    asked = with_uris(JobSpec.from_json(spec), connections)
+    asked = JobSpec.from_json(spec).with_uris(connections)
     try:
         return plan_json(look(asked, is_warm=True, within=Bounds(tuple(folders), tuple(closed))))
     except (PipelineError, PredictorError):

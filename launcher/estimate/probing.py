@@ -13,7 +13,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from launcher.worker.uris import with_uris
 from pipelines.spec import JobSpec, ParquetInput, SqlInput, TableOutput
 from predictors.base import Bindable, Nulls, Predictor
 from predictors.bounds import Bounds
@@ -59,7 +58,7 @@ def probe(
     Raises:
         Exception: whatever a model or an input raises; the job will see.
     """
-    asked = with_uris(JobSpec.from_json(spec), connections)
+    asked = JobSpec.from_json(spec).with_uris(connections)
     within = Bounds(tuple(folders), tuple(closed))
     began = time.perf_counter()
     predictor = make_predictor(asked.model, within)

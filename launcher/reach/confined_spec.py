@@ -1,12 +1,12 @@
 """Every file that a spec of the service names has to lie in the tenant's folders."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 from launcher.errors import PathForbidden
 from launcher.reach.confine import Confinement
-from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, SqlInput, TableOutput
+from pipelines.spec import JobSpec
+from predictors.specvalue import NamedPath
 
 
 def confine_spec(spec: JobSpec, confinement: Confinement) -> JobSpec:
@@ -18,17 +18,12 @@ def confine_spec(spec: JobSpec, confinement: Confinement) -> JobSpec:
     Raises:
         PathForbidden: names the field.
     """
-    confined = confinement.confined
-    model, given, wanted, rejects = spec.model, spec.input, spec.output, spec.rejects
-    if model.flavor != "python":
-        model = replace(model, uri=confined("model.uri", model.uri, globs=False))
-    if isinstance(given, ParquetInput):
-        given = replace(given, path=tuple(confined("input.path", path) for path in given.path))
-    if isinstance(wanted, ParquetOutput) and wanted.path:
-        wanted = replace(wanted, path=confined("output.path", wanted.path, globs=False, below=True))
-    if rejects.path is not None:
-        rejects = replace(rejects, path=confined("rejects.path", rejects.path, globs=False, below=True))
-    return replace(spec, model=model, input=given, output=wanted, rejects=rejects)
+
+    def resolved(named: NamedPath) -> str:
+        is_written = named.role == "written"
+        return confinement.confined(named.field, named.path, globs=named.is_pattern, below=is_written)
+
+    return spec.with_paths(resolved)
 
 
 def check_spec(spec: JobSpec, confinement: Confinement, job_folder: Path) -> None:
@@ -48,23 +43,22 @@ def check_spec(spec: JobSpec, confinement: Confinement, job_folder: Path) -> Non
         if not _holds(jobs, path) and confinement.confined(field, path, globs=False) != path:
             raise PathForbidden(field, path, "leads elsewhere since the job was submitted; submit it anew")
 
-    if spec.model.flavor != "python":
-        check("model.uri", spec.model.uri)
-    if isinstance(spec.input, ParquetInput):
-        own = [path for path in spec.input.path if _holds(jobs, path)]
-        if len(own) < len(spec.input.path):
+    patterns: dict[str, list[str]] = {}
+    for named in spec.paths():
+        if named.is_pattern:
+            patterns.setdefault(named.field, []).append(named.path)
+        else:
+            check(named.field, named.path)
+    for field, paths in patterns.items():
+        if not all(_holds(jobs, path) for path in paths):
             from transforms.sources.files import find_files
 
-            confinement.confined_files("input.path", find_files(spec.input.path, confinement.bounds))
-    if isinstance(spec.output, ParquetOutput):
-        check("output.path", spec.output.path)
-    if spec.rejects.path is not None:
-        check("rejects.path", spec.rejects.path)
-    for field, part in (("input.connection", spec.input), ("output.connection", spec.output)):
-        if isinstance(part, SqlInput | TableOutput) and part.connection.startswith("sqlite:"):
-            file = part.connection.removeprefix("sqlite:///")
+            confinement.confined_files(field, find_files(tuple(paths), confinement.bounds))
+    for connection in spec.connections():
+        if connection.name.startswith("sqlite:"):
+            file = connection.name.removeprefix("sqlite:///")
             if os.path.realpath(file) != file:
-                raise PathForbidden(field, "", "leads elsewhere since the job was started; submit it anew")
+                raise PathForbidden(connection.field, "", "leads elsewhere since the job was started; submit it anew")
 
 
 def _holds(folder: str, path: str) -> bool:

@@ -13,7 +13,6 @@ from launcher.settings import Settings
 from launcher.state.job import Job
 from launcher.state.keys import Key
 from launcher.state.registry import Connections
-from pipelines.spec import JobSpec, SqlInput, TableOutput
 
 # What a job gets that names no connection: PENSTOCK_DEFAULT_CONNECTION, or a connection of this name of the tenant's.
 DEFAULT_CONNECTION = "default"
@@ -100,7 +99,7 @@ class Reach:
 
     def uris(self, job: Job) -> Mapping[str, str]:
         """Where each connection that a job's spec names leads."""
-        return {name: self.uri(job.tenant, name) for name in connections_of(job.spec)}
+        return {name: self.uri(job.tenant, name) for name in job.spec.connection_names()}
 
     def destination(self, job: Job) -> Mapping[str, str]:
         """Where the connection leads that a job's output names; empty where it names none.
@@ -109,8 +108,7 @@ class Reach:
             ConnectionUnknown: it is not known any more.
             LauncherError: it leads where the tenant may not go (any more).
         """
-        output = job.spec.output
-        return {output.connection: self.uri(job.tenant, output.connection)} if isinstance(output, TableOutput) else {}
+        return {each.name: self.uri(job.tenant, each.name) for each in job.spec.output.connections()}
 
 
 def operators_uri(connections: Connections, default: str | None, tenant: str, name: str) -> str:
@@ -144,12 +142,6 @@ def shared_folders(settings: Settings, keys: Iterable[Key]) -> str | None:
     )
 
 
-def connections_of(spec: JobSpec) -> list[str]:
-    """The connections that a spec names."""
-    parts = (spec.input, spec.output)
-    return list(dict.fromkeys(part.connection for part in parts if isinstance(part, SqlInput | TableOutput)))
-
-
 def _expanded(template: str) -> str:
     from transforms.connection import Connection
     from transforms.errors import ConnectionRefused
@@ -160,4 +152,4 @@ def _expanded(template: str) -> str:
         raise LauncherError(str(error)) from error
 
 
-__all__ = ["DEFAULT_CONNECTION", "Reach", "connections_of", "operators_uri", "shared_folders"]
+__all__ = ["DEFAULT_CONNECTION", "Reach", "operators_uri", "shared_folders"]

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from launcher.state.job import Job
-from launcher.worker.uris import with_uris
 from pipelines.spec import JobSpec
 
 
@@ -21,6 +20,6 @@ def discard(
     Raises:
         PipelineError: the destination could not be reached to be tidied.
     """
-    job = Job(job_id, with_uris(JobSpec.from_json(spec), connections or {}), folder, datetime.now(UTC))
+    job = Job(job_id, JobSpec.from_json(spec).with_uris(connections or {}), folder, datetime.now(UTC))
     attempt = importlib.import_module(attempt_module)
     (attempt.discard_apart if connections is None else attempt.discard)(job, Path(folder))

@@ -55,9 +55,8 @@ from launcher.worker.gate import JobGate
 from launcher.worker.handover import Handover
 from launcher.worker.progress import SnapshotProgress, counts_of, kept_rows, seconds_of
 from launcher.worker.pulse import Pulse
-from launcher.worker.uris import with_uris
 from launcher.worker.watch import End, Watch
-from pipelines.spec import JobSpec, SqlInput, TableOutput
+from pipelines.spec import JobSpec
 from predictors.bounds import Bounds
 from predictors.crashes import CrashRecord
 from predictors.errors import PredictorError
@@ -401,7 +400,7 @@ class JobProcess:
 
     @property
     def _spec(self) -> JobSpec:
-        return with_uris(self._job.spec, self._handover.connections)
+        return self._job.spec.with_uris(self._handover.connections)
 
     def _check_rows(self, rows: int) -> None:
         most = self._handover.max_input_rows
@@ -436,8 +435,7 @@ class JobProcess:
                 handler.setFormatter(MaskingFormatter(handler.formatter, self._connections()))
 
     def _connections(self) -> list[Masking]:
-        spec = self._spec
-        uris = {part.connection for part in (spec.input, spec.output) if isinstance(part, SqlInput | TableOutput)}
+        uris = self._spec.connection_names()
         if not uris:
             return []
         from transforms.connection import Connection  # 2 s, and no attempt that got anywhere lacks it

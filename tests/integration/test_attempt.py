@@ -24,7 +24,6 @@ from launcher.supervisor import Supervisor
 from launcher.worker import attempt, pace
 from launcher.worker.bound import Bound
 from launcher.worker.discarding import discard
-from launcher.worker.jobprocess import with_uris
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, TableOutput
 from predictors.base import ModelSpec
 from predictors.errors import ModelNotLoadable, WrongAnswer
@@ -115,7 +114,7 @@ def test_a_deleted_job_of_the_service_takes_what_it_staged_in_a_named_database_a
     store.add(managed, "test")
     folder = home.job(managed.id)
     folder.create()
-    attempt.prepare(replace(managed, spec=with_uris(managed.spec, {"crm": schema})), folder.path)
+    attempt.prepare(replace(managed, spec=managed.spec.with_uris({"crm": schema})), folder.path)
     staged = tables_of(schema)
     steps: tuple[Status, ...] = ("preparing", "running", "failed")
     for status in steps:

@@ -17,7 +17,7 @@ from launcher.errors import (
     UriForbidden,
 )
 from launcher.reach.egress import Lookups
-from launcher.reach.tenant import Reach, connections_of, shared_folders
+from launcher.reach.tenant import Reach, shared_folders
 from launcher.settings import Settings
 from launcher.state.keys import Key
 from launcher.state.registry import Connections
@@ -301,8 +301,8 @@ def test_a_job_gets_the_databases_that_it_names_each_once(world: World) -> None:
 
     def uris(given: SqlInput | ParquetInput, wanted: TableOutput | ParquetOutput) -> list[str]:
         spec = JobSpec(MODEL, given, wanted)
-        assert list(world.reach().uris(replace(job, spec=spec))) == connections_of(spec)
-        return connections_of(spec)
+        assert list(world.reach().uris(replace(job, spec=spec))) == spec.connection_names()
+        return spec.connection_names()
 
     assert uris(SqlInput("sales", "SELECT 1"), TableOutput("results", "t")) == ["sales", "results"]
     assert uris(SqlInput("sales", "SELECT 1"), TableOutput("sales", "t")) == ["sales"]
