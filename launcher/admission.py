@@ -45,10 +45,11 @@ from launcher.state.keys import Role
 from launcher.state.registry import Models
 from launcher.state.sql import SqlJobStore
 from launcher.webhooks import check_secret, check_url
-from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
+from pipelines.spec import JobSpec, ParquetInput, ParquetOutput, Rejects
 from predictors.base import ModelSpec
-from transforms.connection import Connection
 from transforms.errors import ConnectionRefused, InputError, PipelineError
+from transforms.sinks.output import Output
+from transforms.sources.input import Input
 
 # Whoever submits a job waits for it no longer than this.
 _COUNT_S = 1.0
@@ -332,7 +333,7 @@ class Admission:
         columns = tuple(rejects.input_columns)
         output = job.spec.output
         kept = output.columns if output.columns is not None else columns
-        wanted = replace(output, mode="append", columns=kept, appends_to=job.id)
+        wanted = output.adding_to(job.id, kept)
         made = replace(
             Job(child, job.spec, job.working_dir, datetime.now(UTC)),
             spec=replace(
@@ -379,10 +380,10 @@ class Admission:
         return model.spec, model.model_id, model.version, model.working_dir
 
     @staticmethod
-    def _input(request: JobRequest) -> SqlInput | ParquetInput:
+    def _input(request: JobRequest) -> Input:
         return request.input.with_connections(lambda name: name or DEFAULT_CONNECTION)
 
-    def _output(self, request: JobRequest) -> ParquetOutput | TableOutput:
+    def _output(self, request: JobRequest) -> Output:
         wanted = request.output
         if wanted is None:
             return ParquetOutput("")
@@ -409,17 +410,14 @@ class Admission:
         return []
 
     def _count(self, tenant: str, spec: JobSpec) -> int | None:
-        connection = None
-        if isinstance(spec.input, SqlInput):
-            try:
-                # The path was looked at, and may lead elsewhere by now.
-                connection = Connection(self._reach.uri(tenant, spec.input.connection), pinned=True)
-            except HostUnknown:
-                # For a moment; anything else was refused before.
-                return None
+        try:
+            given = spec.input.with_connections(lambda name: self._reach.uri(tenant, name))
+        except HostUnknown:
+            # For a moment; anything else was refused before.
+            return None
         try:
             within = self._reach.confinement(tenant).bounds
-            rows = self._counting.rows(tenant, spec.input, _COUNT_S, connection, within)
+            rows = self._counting.rows(tenant, given, _COUNT_S, within)
         except ConnectionRefused:
             # Perhaps in a moment; the job will see.
             return None
@@ -437,7 +435,7 @@ class Admission:
         Raises:
             RequestError: there are too many, or none, or one leads elsewhere.
         """
-        if not isinstance(spec.input, ParquetInput):
+        if not any(each.is_pattern for each in spec.input.paths()):
             return
         try:
             within = self._reach.confinement(tenant).bounds

@@ -34,7 +34,7 @@ from launcher.purging import check_purge
 from launcher.state.job import ACTIVE, TERMINAL, Job, Move, Status, has_begun_to_publish, new_id, stopped_as
 from launcher.state.store import JobStore
 from launcher.worker.progress import Live, Snapshot, counts_of, kept_rows, read_live, read_snapshot, seconds_of_dead
-from pipelines.spec import JobSpec, TableOutput
+from pipelines.spec import JobSpec
 from predictors.crashes import CrashRecord
 
 # The log of a job whose process is gone is complete within milliseconds.
@@ -315,13 +315,13 @@ class Supervisor:
 
         attempt, output, stays = importlib.import_module(self._attempt_module), job.spec.output, None
         discard = attempt.discard
-        if job.managed and isinstance(output, TableOutput):
+        if job.managed:
             try:
-                uri = self._uri_of(job.tenant, output.connection)
-                job = replace(job, spec=replace(job.spec, output=replace(output, connection=uri)))
+                opened = output.with_connections(lambda name: self._uri_of(job.tenant, name))
+                job = replace(job, spec=replace(job.spec, output=opened))
             except ConnectionUnknown as error:
                 discard = attempt.discard_apart
-                stays = f"what it staged for table {output.table_name} stays where it is: {error}"
+                stays = f"what it staged for {output.destination} {output.target} stays where it is: {error}"
         # Relative paths of the spec start from there, and so do the modules of a Python model.
         with contextlib.chdir(job.working_dir) if Path(job.working_dir).is_dir() else contextlib.nullcontext():
             discard(job, folder.path)

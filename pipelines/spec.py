@@ -1,66 +1,29 @@
 """What a job is: its spec as plain values, the same however it was asked for."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, Literal
 
-import pyarrow as pa
-
+from pipelines.kinds import input_kind, output_kind
 from predictors.base import ModelSpec
-from predictors.specvalue import CONNECTION, NamedConnection, NamedPath, PathMark, SpecValue
-from transforms.sinks.mode import Mode
-from transforms.typenames import type_named
+from predictors.specvalue import NamedConnection, NamedPath, PathMark, SpecValue
+from transforms.sinks.output import Output
+from transforms.sinks.parquet_output import ParquetOutput
+from transforms.sinks.table_output import TableOutput
+from transforms.sources.input import Input
+from transforms.sources.parquet_input import ParquetInput
+from transforms.sources.sql_input import SqlInput
 
-
-@dataclass(frozen=True)
-class ParquetInput(SpecValue):
-    """Parquet files: each path is a file, a glob, or a folder that is searched.
-
-    `schema`: columns, and the types that they are read as, as Arrow prints them, whatever the files say.
-    """
-
-    path: Annotated[tuple[str, ...], PathMark("read", is_pattern=True)]
-    schema: tuple[tuple[str, str], ...] = ()
-    source: Literal["parquet"] = "parquet"
-
-    def declared(self) -> dict[str, pa.DataType]:
-        """`schema` as Arrow has it."""
-        return {name: type_named(type) for name, type in self.schema}
-
-
-@dataclass(frozen=True)
-class SqlInput(SpecValue):
-    """The rows of one query. `connection` may hold `${NAME}`, expanded only where it is opened."""
-
-    connection: Annotated[str, CONNECTION] = field(repr=False)
-    query: str
-    source: Literal["sql"] = "sql"
-
-
-@dataclass(frozen=True)
-class ParquetOutput(SpecValue):
-    """A folder of Parquet files. `columns`: input columns to pass through; None is all of them.
-
-    `appends_to`: with mode append, the job whose result must be there; None does not ask.
-    """
-
-    path: Annotated[str, PathMark("written")]
-    mode: Mode = "error_if_exists"
-    columns: tuple[str, ...] | None = None
-    appends_to: str | None = None
-    destination: Literal["parquet"] = "parquet"
-
-
-@dataclass(frozen=True)
-class TableOutput(SpecValue):
-    """A table of a database. `columns` and `appends_to` as in `ParquetOutput`."""
-
-    connection: Annotated[str, CONNECTION] = field(repr=False)
-    table_name: str
-    mode: Mode = "error_if_exists"
-    columns: tuple[str, ...] | None = None
-    appends_to: str | None = None
-    destination: Literal["table"] = "table"
+__all__ = [
+    "Config",
+    "JobSpec",
+    "ParquetInput",
+    "ParquetOutput",
+    "Rejects",
+    "SqlInput",
+    "TableOutput",
+    "input_from_json",
+]
 
 
 @dataclass(frozen=True)
@@ -88,8 +51,8 @@ class JobSpec:
     """A job as it was asked for, defaults filled in. Relative paths are relative to the job's working folder."""
 
     model: ModelSpec
-    input: ParquetInput | SqlInput
-    output: ParquetOutput | TableOutput
+    input: Input
+    output: Output
     rejects: Rejects = Rejects()
     config: Config = Config()
 
@@ -135,23 +98,15 @@ class JobSpec:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "JobSpec":
         """The spec that `to_json` wrote."""
-
-        def tupled(name: str, part: dict[str, Any]) -> dict[str, Any]:
-            return {**part, name: None if part[name] is None else tuple(part[name])}
-
-        output = tupled("columns", values["output"])
         return cls(
             model=ModelSpec.from_json(values["model"]),
             input=input_from_json(values["input"]),
-            output=TableOutput(**output) if output["destination"] == "table" else ParquetOutput(**output),
+            output=output_kind(values["output"]["destination"]).from_json(values["output"]),
             rejects=Rejects(**values["rejects"]),
             config=Config(**values["config"]),
         )
 
 
-def input_from_json(values: dict[str, Any]) -> ParquetInput | SqlInput:
+def input_from_json(values: Mapping[str, Any]) -> Input:
     """The input that `to_json` wrote."""
-    if values["source"] == "sql":
-        return SqlInput(**values)
-    schema = tuple((name, type) for name, type in values.get("schema", ()))
-    return ParquetInput(**{**values, "path": tuple(values["path"]), "schema": schema})
+    return input_kind(values["source"]).from_json(values)

@@ -11,7 +11,7 @@ connections or looks for what a job would destroy asks the part, and needs to kn
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, TypeVar, get_type_hints
 
 Role = Literal["read", "written"]
@@ -66,6 +66,10 @@ class NamedConnection:
 
 class SpecValue:
     """A part of a spec: a frozen dataclass whose fields say which of them are paths or connections."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The part as JSON values."""
+        return asdict(self)  # type: ignore[call-overload]
 
     def paths(self) -> Iterator[NamedPath]:
         """The paths that are named, in the order of the fields; not those that the service will choose."""

@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from transforms.errors import ConnectionRefused
 
@@ -120,6 +120,14 @@ class Connection:
     def sqlite_path(self) -> str:
         """The file of a SQLite database: `sqlite:///relative.db`, `sqlite:////absolute.db`."""
         return self.expanded().partition("://")[2].removeprefix("/")
+
+    def database(self) -> tuple[object, ...]:
+        """What tells one database from another of the same dialect; who logs in does not matter."""
+        if self.dialect == "sqlite":
+            return (os.path.realpath(self.sqlite_path()),)
+        uri = urlsplit(self.expanded())
+        # Who names no database gets the one of the user's name.
+        return (uri.hostname, uri.port or 5432, uri.path.strip("/") or uri.username, uri.query)
 
     def open(
         self, *, read_only: bool = False, autocommit: bool = False, connect_timeout_s: int = CONNECT_TIMEOUT_S

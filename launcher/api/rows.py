@@ -25,7 +25,6 @@ from launcher.rows.tablepages import TablesAside
 from launcher.rows.values import as_json_rows
 from launcher.service import Service
 from launcher.state.job import Job
-from pipelines.spec import TableOutput
 from transforms.connection import Connection
 
 router = APIRouter(prefix=JOBS_PATH, tags=["rows"])
@@ -143,15 +142,16 @@ def _results(service: Service, caller: Caller, job_id: str, offset: int, limit: 
 
 def _place(service: Service, job: Job) -> ResultPlace:
     """Where the result of a completed job is, as far as the tenant may (still) reach it."""
-    output = job.spec.output
-    if isinstance(output, TableOutput):
+    table = job.spec.output.table()
+    if table is not None:
+        connection, table_name = table
         try:
-            uri = service.reach.uri(job.tenant, output.connection)
+            uri = service.reach.uri(job.tenant, connection)
         except ConnectionUnknown as error:
-            line = f"the result of {job.id} is in a database whose connection {output.connection!r} was deleted"
+            line = f"the result of {job.id} is in a database whose connection {connection!r} was deleted"
             raise ResultGone(f"{line}; register it again") from error
-        return TableResult(Connection(uri, pinned=True), output.table_name, job.id)
-    path = str(Path(job.working_dir, output.path))
+        return TableResult(Connection(uri, pinned=True), table_name, job.id)
+    path = str(Path(job.working_dir, job.spec.output.target))
     return FolderResult(path, job.id, service.reach.confinement(job.tenant).bounds_of(path, service.home.jobs))
 
 

@@ -9,7 +9,6 @@ from launcher.api.answers import dumped
 from launcher.report import minutes_of, percentage
 from launcher.state.job import Job, shown_counts
 from launcher.state.speed import ends_at, sped
-from pipelines.spec import TableOutput
 from predictors.bounds import lies_in
 
 JOBS_PATH = "/api/v1/inference/batch"
@@ -186,7 +185,7 @@ def _duration_s(job: Job, completion: datetime | None) -> float | None:
 def _output_location(job: Job, base: str, jobs: Path) -> str | None:
     output = job.spec.output
     # The name says where; the database's own name comes with the first attempt.
-    place = job.output or (output.table_name if isinstance(output, TableOutput) else output.path)
+    place = job.output or output.target
     # What rejected rows came to may have been added to a result that the service keeps of another job.
     if job.keeps_result or lies_in(place, str(jobs), below=True):
         # The service's own folder is nobody's business; the rows are there.

@@ -1,8 +1,6 @@
 """How many rows a job's input has, found out while somebody waits: without Beam, and within a time."""
 
-import math
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,12 +10,10 @@ from typing import Any
 from launcher.errors import AsideFailed, ForkFailed
 from launcher.forks.aside import call_aside
 from launcher.forks.forking import Forks
-from pipelines.spec import ParquetInput, SqlInput, input_from_json
+from pipelines.spec import input_from_json
 from predictors.bounds import Bounds
-from transforms.connection import Connection
 from transforms.errors import ConnectionRefused, InputError
-from transforms.sources.files import each_once, named_files, open_file
-from transforms.sources.partitions import Partitions
+from transforms.sources.input import Input
 
 # Inputs of one tenant that are counted at once; each has a process, and holds a thread of whoever waits for it.
 _AT_ONCE = 8
@@ -53,9 +49,8 @@ class Counting:
     def rows(
         self,
         tenant: str,
-        given: ParquetInput | SqlInput,
+        given: Input,
         timeout_s: float,
-        connection: Connection | None = None,
         within: Bounds | None = None,
     ) -> int | None:
         """The exact number of rows of an input, or None when counting takes longer than `timeout_s`.
@@ -65,7 +60,7 @@ class Counting:
         neither comes.
 
         Args:
-            connection: of a query, where the input only names it; None: the one that the input holds.
+            given: with the URIs of its connections.
             within: where files have to lie, wherever their names lead; None: anywhere.
 
         Raises:
@@ -75,18 +70,18 @@ class Counting:
         if timeout_s <= 0:
             return None
         try:
-            return self._count(tenant, given, timeout_s, connection, within)
+            return self._count(tenant, given, timeout_s, within)
         except (ForkFailed, TimeoutError):
             return None
 
-    def can_be_listed(self, tenant: str, given: ParquetInput, timeout_s: float, within: Bounds | None = None) -> bool:
+    def can_be_listed(self, tenant: str, given: Input, timeout_s: float, within: Bounds | None = None) -> bool:
         """Whether all files of an input can be found and opened within `timeout_s`, or that cannot be told.
 
         Raises:
             InputError: the input is missing or unreadable.
         """
         try:
-            return timeout_s > 0 and self._count(tenant, given, timeout_s, None, within) is not None
+            return timeout_s > 0 and self._count(tenant, given, timeout_s, within) is not None
         except TimeoutError:
             return False
         except ForkFailed:
@@ -95,9 +90,8 @@ class Counting:
     def _count(
         self,
         tenant: str,
-        given: ParquetInput | SqlInput,
+        given: Input,
         timeout_s: float,
-        connection: Connection | None,
         within: Bounds | None,
     ) -> int | None:
         """As `rows`.
@@ -106,22 +100,15 @@ class Counting:
             ForkFailed: it was not counted.
             TimeoutError: it had to be ended.
         """
-        arguments: dict[str, Any]
-        if isinstance(given, SqlInput):
-            named = connection or Connection(given.connection)
-            function = "transforms.sources.counting:count_soon"
-            arguments = {"connection": asdict(named), "query": given.query, "timeout_s": timeout_s}
-        else:
-            bounds = None if within is None else asdict(within)
-            function = "launcher.estimate.counting:count_files_soon"
-            arguments = {"given": asdict(given), "within": bounds, "timeout_s": timeout_s}
+        bounds = None if within is None else asdict(within)
+        arguments = {"given": given.to_json(), "within": bounds, "timeout_s": timeout_s}
         with self._turn(tenant) as has_turn:
             if not has_turn or not (self._forks.is_warm or self._forks.wait_until_warm(_WARM_S)):
                 raise ForkFailed("there was no turn, or no server")
             try:
                 rows: int | None = call_aside(
                     self._forks,
-                    function,
+                    "launcher.estimate.counting:count_soon",
                     arguments,
                     timeout_s=timeout_s + _FORK_S,
                     working_dir=self._working_dir,
@@ -149,55 +136,15 @@ class Counting:
                 turns.release()
 
 
-def count_files_soon(given: dict[str, Any], within: dict[str, Any] | None, timeout_s: float) -> int | None:
-    """How many rows Parquet files have; None when that is not known in time. To be called in a process of its own:
-    a file may take any memory, or end the process.
+def count_soon(given: dict[str, Any], within: dict[str, Any] | None, timeout_s: float) -> int | None:
+    """How many rows an input has; None when that is not known in time. To be called in a process of its own.
 
     Args:
-        given: of a `ParquetInput`.
-        within: of the `Bounds` that they have to lie in.
+        given: of an input, with the URIs of its connections, which are secrets.
+        within: of the `Bounds` that its files have to lie in.
 
     Raises:
-        InputError: a path names nothing, or a file is no readable Parquet.
+        ConnectionRefused, InputError: as `Counting.rows`.
     """
     bounds = None if within is None else Bounds(tuple(within["folders"]), tuple(within["closed"]))
-    source = input_from_json(given)
-    assert isinstance(source, ParquetInput)
-    try:
-        return _count_files(source, bounds, time.monotonic() + timeout_s)
-    except TimeoutError:
-        return None
-    except InputError as error:
-        if isinstance(error.__cause__, MemoryError):
-            # The job has more.
-            return None
-        raise
-
-
-def count_rows(given: ParquetInput | SqlInput) -> int:
-    """How many rows an input has, counted in this process, however long that takes.
-
-    Raises:
-        ConnectionRefused, InputError: it cannot be counted.
-    """
-    if isinstance(given, SqlInput):
-        from transforms.sources import counting  # a second, for the drivers and the parser
-
-        return counting.count_rows(Connection(given.connection), given.query)
-    return _count_files(given, None, math.inf)
-
-
-def _count_files(given: ParquetInput, within: Bounds | None, deadline: float) -> int:
-    """As `count_files_soon`.
-
-    Raises:
-        TimeoutError: there was more to look at.
-    """
-    files = each_once(named_files(given.path, deadline, within))
-    Partitions.of(files, given.declared())
-    rows = 0
-    for file in files:
-        rows += open_file(file, within).metadata.num_rows
-        if time.monotonic() >= deadline:
-            raise TimeoutError
-    return rows
+    return input_from_json(given).count(bounds, timeout_s)

@@ -11,7 +11,7 @@ from launcher.estimate.sampling import Sampled, cost_of, score_sample
 from launcher.worker.apart import check_apart
 from launcher.worker.bound import Bound, bind
 from launcher.worker.destination import check_destinations
-from pipelines.spec import JobSpec, ParquetInput, TableOutput
+from pipelines.spec import JobSpec, ParquetInput, SqlInput, TableOutput
 from predictors.bounds import Bounds
 from predictors.notices import Notice, merged
 from predictors.pool.inline import threads_of
@@ -19,6 +19,7 @@ from predictors.registry import make_predictor
 from transforms.batches import Batch, Split
 from transforms.connection import Connection
 from transforms.counts import Counts, bearable_ratio
+from transforms.errors import InputError
 from transforms.sources.base import SPAN_ROWS, Source, rebatch, span_rows
 from transforms.sources.files import chunks_of, open_file
 from transforms.sources.parquet import ParquetSource
@@ -172,6 +173,8 @@ def _open(spec: JobSpec, within: Bounds | None) -> _Opened:
     if isinstance(spec.input, ParquetInput):
         source = ParquetSource.open(spec.input.path, within, spec.input.declared())
         return _Opened(source, sum(split.rows or 0 for split in source.plan((), spec.config.batch_size)))
+    if not isinstance(spec.input, SqlInput):
+        raise InputError(f"input.source {spec.input.source} cannot be looked at beforehand")
     from transforms.sources.sql import count_rows, sample
 
     connection = Connection(spec.input.connection, pinned=within is not None)

@@ -219,7 +219,7 @@ def _fitted(predictor: Predictor, spec: JobSpec, rows: pa.RecordBatch) -> Nulls:
 def _first_rows(spec: JobSpec, within: Bounds) -> pa.RecordBatch | None:
     if isinstance(spec.input, ParquetInput):
         return _of_files(spec.input, within)
-    return _of_query(spec.input)
+    return _of_query(spec.input) if isinstance(spec.input, SqlInput) else None
 
 
 def _of_files(given: ParquetInput, within: Bounds) -> pa.RecordBatch | None:

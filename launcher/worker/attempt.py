@@ -11,7 +11,6 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,11 @@ from launcher.home import NOTICES_FILE
 from launcher.state.job import Job
 from launcher.worker.apart import check_apart
 from launcher.worker.bound import Bound, bind
-from launcher.worker.destination import bounds_of, make_rejects, make_sink
+from launcher.worker.destination import make_rejects
 from launcher.worker.pace import seconds_a_row
 from pipelines.batch import BatchRun, build
 from pipelines.options import make_pipeline
-from pipelines.spec import JobSpec, ParquetInput
+from pipelines.spec import JobSpec
 from predictors.base import ModelSpec
 from predictors.bounds import Bounds
 from predictors.crashes import FIRST_ROWS, CrashRecord, SpanName
@@ -35,21 +34,19 @@ from predictors.notices import Notice, merged
 from predictors.pool.inline import threads_of
 from predictors.registry import make_predictor
 from transforms.batches import Split
-from transforms.connection import Connection
 from transforms.counts import Counts
 from transforms.errors import InputChanged, OutputError, PipelineError
 from transforms.ledger import count, write_durably
 from transforms.pending import PENDING
+from transforms.place import JobPlace
 from transforms.publish import Gate, Publication, publish
 from transforms.rejects import RejectFolder
 from transforms.score import Scoring
 from transforms.sinks.base import Sink
-from transforms.sources.base import Source, cut
-from transforms.sources.parquet import ParquetSource
+from transforms.sources.base import NoRows, cut
+from transforms.sources.input import OnCopied
 from transforms.telemetry import Telemetry
 
-# Told while a query is snapshotted: rows so far, and the estimated number of all.
-OnSnapshot = Callable[[int, int | None], None]
 # How long what is scored may take to be staged once the graph has failed.
 _KEEP_S = 3.0
 # Processes that may end while they ask a model for its pace.
@@ -98,7 +95,7 @@ class Result:
 
 
 def prepare(
-    job: Job, folder: Path, on_snapshot: OnSnapshot = lambda rows, total: None, within: Bounds | None = None
+    job: Job, folder: Path, on_snapshot: OnCopied = lambda rows, total: None, within: Bounds | None = None
 ) -> Prepared:
     """Load, open, check and plan; or take up what an earlier attempt planned.
 
@@ -119,12 +116,13 @@ def prepare(
             drop_snapshot(folder)
 
 
-def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, within: Bounds | None) -> Prepared:
+def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnCopied, within: Bounds | None) -> Prepared:
     spec = job.spec
     stored = json.loads(plan_file.read_bytes()) if plan_file.exists() else None
-    sink = make_sink(spec, job.id, folder, within)
+    place = JobPlace(job.id, folder, within)
+    sink = spec.output.sink(place)
     if stored is not None and sink.published() is not None:
-        return _published(job, folder, stored, sink, within)
+        return _published(job, place, stored, sink)
     crashes = CrashRecord(folder)
     found = crashes.take_up()
     predictor = make_predictor(spec.model, within)
@@ -132,7 +130,7 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
     model_sha256 = _model_sha256(spec.model, within)
     if stored is None:
         check_apart(spec, folder)
-        source = _open_input(spec, folder, on_snapshot, within)
+        source = spec.input.open(place, spec.config.batch_size, on_snapshot)
         first_rows = SpanName(FIRST_ROWS, 0, 1) if predictor.output_schema is None else None
         if first_rows is not None and found.suspects_in(first_rows):
             line = "declares no output_schema, and its process died when it was asked with the first rows; declare one"
@@ -142,9 +140,9 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
     else:
         if stored["model_sha256"] != model_sha256:
             raise InputChanged(f"model {spec.model.uri} changed after the job was planned; run the job anew")
-        source = _reopen_input(stored["input"], folder, within)
+        source = spec.input.reopen(stored["input"], _schema(stored["input"]["schema"]), place)
         bound = bind(spec, predictor, source, _schema(stored["predictions"]))
-    rejects = make_rejects(spec, job.id, folder, source, within)
+    rejects = make_rejects(spec, place, source)
     if stored is None:
         noticed = [*source.notices, *sink.check(bound.output_schema), *rejects.check()]
     sink.prepare(bound.output_schema)
@@ -154,7 +152,11 @@ def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnSnapshot, w
         splits, row_s = _plan(spec, bound, folder)
         stored = {
             "model_sha256": model_sha256,
-            "input": _input_json(source),
+            "input": {
+                "source": spec.input.source,
+                **spec.input.to_reopen(source),
+                "schema": _encoded(source.schema),
+            },
             "predictions": _encoded(predictor.output_schema),
             "splits": [split.to_json() for split in splits],
             "notices": [notice.to_json() for notice in merged(noticed)],
@@ -209,11 +211,11 @@ def _longest_span(split: Split) -> int:
     return split.span_rows if split.rows is None else min(split.span_rows, split.rows)
 
 
-def _published(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, within: Bounds | None) -> Prepared:
+def _published(job: Job, place: JobPlace, stored: dict[str, Any], sink: Sink) -> Prepared:
     """What is left to do where an earlier attempt was cut off behind publishing; neither model nor input is needed."""
-    rejects = make_rejects(job.spec, job.id, folder, _closed_input(stored["input"]), within)
-    publication = _publication(job, folder, stored, sink, rejects)
-    return _prepared(job, folder, publication, sink.published() or Counts(), None)
+    rejects = make_rejects(job.spec, place, NoRows(_schema(stored["input"]["schema"])))
+    publication = _publication(job, place.folder, stored, sink, rejects)
+    return _prepared(job, place.folder, publication, sink.published() or Counts(), None)
 
 
 def _publication(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, rejects: RejectFolder) -> Publication:
@@ -299,13 +301,13 @@ def discard(job: Job, folder: Path) -> None:
     Raises:
         PipelineError: the destination could not be reached to be tidied.
     """
-    make_sink(job.spec, job.id, folder).discard()
+    job.spec.output.sink(JobPlace(job.id, folder)).discard()
     discard_apart(job, folder)
 
 
 def discard_apart(job: Job, folder: Path) -> None:
     """Remove what the job staged elsewhere than at its destination, which cannot be found any more."""
-    make_rejects(job.spec, job.id, folder, ParquetSource((), pa.schema([]))).discard()
+    make_rejects(job.spec, JobPlace(job.id, folder), NoRows(pa.schema([]))).discard()
     drop_snapshot(folder)
 
 
@@ -314,49 +316,19 @@ def drop_snapshot(folder: Path) -> None:
     shutil.rmtree(folder / "snapshot", ignore_errors=True)
 
 
-def _open_input(spec: JobSpec, folder: Path, on_snapshot: OnSnapshot, within: Bounds | None) -> Source:
-    if isinstance(spec.input, ParquetInput):
-        within = bounds_of(spec.input.path, folder, within)
-        return ParquetSource.open(spec.input.path, within, spec.input.declared())
-    from transforms.sources.sql import snapshot
-
-    connection = Connection(spec.input.connection, pinned=within is not None)
-    return snapshot(connection, spec.input.query, folder / "snapshot", spec.config.batch_size, on_snapshot)
-
-
 def _splits(stored: dict[str, Any]) -> tuple[Split, ...]:
     return tuple(Split.from_json(split) for split in stored["splits"])
-
-
-def _input_json(source: Source) -> dict[str, Any]:
-    if isinstance(source, ParquetSource):
-        return {"source": "parquet", "files": list(source.files), "schema": _encoded(source.schema)}
-    return {"source": "sql", "schema": _encoded(source.schema)}
-
-
-def _closed_input(stored: dict[str, Any]) -> Source:
-    """The input's schema, for a job that will not read it again."""
-    return ParquetSource(tuple(stored.get("files", ())), _schema(stored["schema"]))
-
-
-def _reopen_input(stored: dict[str, Any], folder: Path, within: Bounds | None) -> Source:
-    if stored["source"] == "parquet":
-        files = tuple(stored["files"])
-        return ParquetSource(files, _schema(stored["schema"]), bounds_of(files, folder, within))
-    from transforms.sources.snapshot import SnapshotSource
-
-    return SnapshotSource.open(folder / "snapshot")
 
 
 def _model_sha256(model: ModelSpec, within: Bounds | None) -> str | None:
     """What the model was, so that a resume does not mix two. None where there is no file to look at."""
     path: str | None = model.uri
-    if model.flavor == "python":
+    if model.runs_code:
         module = importlib.util.find_spec(model.uri.partition(":")[0])
         path = module.origin if module else None
     if path is None or not os.path.isfile(path):
         return None
-    if within is None or model.flavor == "python":
+    if within is None or model.runs_code:
         with open(path, "rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     try:

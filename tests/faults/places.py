@@ -62,11 +62,11 @@ def check_finished(place: Place, supervisor: ForkingSupervisor, job_id: str) -> 
 
 def noted_rows(supervisor: ForkingSupervisor, job_id: str) -> int | None:
     """Rows that the ledger has, asked of the sink itself; None before there is a plan."""
-    from launcher.worker.destination import make_sink
     from transforms.ledger import count
+    from transforms.place import JobPlace
 
     folder = supervisor.folder(job_id).path
     if not (folder / "plan.json").exists():
         return None
-    sink = make_sink(supervisor.peek(job_id).spec, job_id, folder)
+    sink = supervisor.peek(job_id).spec.output.sink(JobPlace(job_id, folder))
     return (sink.published() or count(sink.all_notes())).total

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -96,12 +95,10 @@ def await_that(holds: Callable[[], bool]) -> None:
 def test_no_count_imports_beam(parquet: Path, uri: str) -> None:
     program = (
         "import sys\n"
-        "from dataclasses import asdict\n"
-        "from launcher.estimate.counting import count_files_soon\n"
-        "from pipelines.spec import ParquetInput\n"
-        f"print(count_files_soon(asdict(ParquetInput(({str(parquet)!r},))), None, 60))\n"
-        "from transforms.sources.counting import count_soon\n"
-        f"print(count_soon({{'template': {uri!r}}}, 'SELECT n FROM numbers', 60))\n"
+        "from launcher.estimate.counting import count_soon\n"
+        "from pipelines.spec import ParquetInput, SqlInput\n"
+        f"print(count_soon(ParquetInput(({str(parquet)!r},)).to_json(), None, 60))\n"
+        f"print(count_soon(SqlInput({uri!r}, 'SELECT n FROM numbers').to_json(), None, 60))\n"
         "print([name for name in sys.modules if name.partition('.')[0] == 'apache_beam'])\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
@@ -173,10 +170,6 @@ def test_a_query_is_counted_exactly(counting: Counting, uri: str, query: str, ro
     assert count_without_limit(Connection(uri), query) == rows
 
 
-def test_an_input_that_only_names_its_connection_is_counted_over_the_one_given(counting: Counting, uri: str) -> None:
-    assert counting.rows("acme", SqlInput("warehouse", "SELECT n FROM numbers"), AMPLE_S, Connection(uri)) == 1000
-
-
 @pytest.mark.parametrize(
     "query",
     [
@@ -230,7 +223,7 @@ def test_nothing_is_left_running_in_the_server(counting: Counting, postgres: Pos
 def test_a_server_ends_a_count_by_itself(postgresql: str) -> None:
     began = time.monotonic()
 
-    assert count_soon(asdict(Connection(postgresql)), "SELECT pg_sleep(20) FROM numbers", 0.5) is None
+    assert count_soon(Connection(postgresql), "SELECT pg_sleep(20) FROM numbers", 0.5) is None
     assert time.monotonic() - began < 10
 
 
@@ -297,11 +290,11 @@ def test_a_query_that_needs_too_much_memory_is_not_counted(counting: Counting, s
 
 def test_a_database_that_is_pinned_is_so_there_too(counting: Counting, sqlite: str, tmp_path: Path) -> None:
     (tmp_path / "link.db").symlink_to(Connection(sqlite).sqlite_path())
-    query, uri = SqlInput("names", "SELECT n FROM numbers"), f"sqlite:///{tmp_path}/link.db"
+    query = SqlInput(f"sqlite:///{tmp_path}/link.db", "SELECT n FROM numbers")
 
-    assert counting.rows("acme", query, AMPLE_S, Connection(uri)) == 1000
+    assert counting.rows("acme", query, AMPLE_S) == 1000
     with pytest.raises(ConnectionRefused, match="leads elsewhere"):
-        counting.rows("acme", query, AMPLE_S, Connection(uri, pinned=True))
+        counting.rows("acme", query, AMPLE_S, within=Bounds((str(tmp_path),)))
 
 
 def test_nothing_is_counted_while_nobody_can_fork(sqlite: str) -> None:

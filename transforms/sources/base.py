@@ -1,7 +1,7 @@
 """What a source promises: the same rows, in the same order, at the same positions, each time it is read."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import pyarrow as pa
@@ -69,6 +69,27 @@ class Source(Protocol):
         Args:
             rows: offsets within the split, ascending.
         """
+
+
+@dataclass(frozen=True)
+class NoRows:
+    """A source of which only the columns are known, for a job that will not read it again."""
+
+    schema: pa.Schema
+    closed: Mapping[str, str] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
+
+    def plan(self, columns: Sequence[str], batch_size: int) -> Iterator[Split]:
+        """No splits."""
+        return iter(())
+
+    def read(self, split: Split, columns: Sequence[str], start: int = 0) -> Iterator[Batch]:
+        """No rows; no split is one of this source."""
+        raise InputChanged(f"split {split.id} is of an input that is not open any more; resume the job")
+
+    def lookup(self, split: Split, rows: Sequence[int], columns: Sequence[str]) -> pa.RecordBatch:
+        """No rows; no split is one of this source."""
+        raise InputChanged(f"split {split.id} is of an input that is not open any more; resume the job")
 
 
 def span_rows(batch_size: int, row_bytes: float) -> int:

@@ -1,4 +1,4 @@
-"""How many rows a query gives: the database counts, and no row is transferred. Apart from the source: that needs Beam.
+"""How many rows a query gives: the database counts, and no row is transferred.
 
 Neither a driver that waits for a server nor SQLite at work can be stopped from outside. Whoever cannot wait counts in a
 process that can be killed (`launcher.estimate.counting`).
@@ -6,7 +6,6 @@ process that can be killed (`launcher.estimate.counting`).
 
 import math
 import time
-from typing import Any
 
 from transforms.connection import CONNECT_TIMEOUT_S, Connection, set_postgres
 from transforms.errors import InputError
@@ -19,32 +18,28 @@ _STATEMENT_ENDED = "57014"
 _PLAIN = {"adbc.postgresql.use_copy": "false"}
 
 
-def count_rows(connection: Connection, query: str) -> int:
+def count_rows(database: Connection, query: str) -> int:
     """How many rows `query` gives, however long it takes to count them.
 
     Raises:
         ConnectionRefused: the database cannot be reached.
         InputError: the query is no single SELECT, or fails.
     """
-    statement = _statement(connection, query)
-    with Session(connection) as session:
+    statement = _statement(database, query)
+    with Session(database) as session:
         return _fetched(session, statement)
 
 
-def count_soon(connection: dict[str, Any], query: str, timeout_s: float) -> int | None:
+def count_soon(database: Connection, query: str, timeout_s: float) -> int | None:
     """How many rows `query` gives; None when that is not known in time. To be called in a process of its own, which
     whoever waits kills then: SQLite ends with it.
 
     PostgreSQL is told to end the count by itself, and one that does not notices that nobody waits for it any more.
 
-    Args:
-        connection: of a `Connection`. A secret.
-
     Raises:
         ConnectionRefused, InputError: as `count_rows`.
     """
     deadline = time.monotonic() + timeout_s
-    database = Connection(**connection)
     statement = _statement(database, query)
     is_postgres = database.dialect == "postgres"
     with Session(database, min(math.ceil(timeout_s) or 1, CONNECT_TIMEOUT_S)) as session:

@@ -1,6 +1,7 @@
 """Parquet files as a source: splits are runs of row groups, columns are read only where they are wanted."""
 
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,10 +12,19 @@ from predictors.bounds import Bounds
 from predictors.notices import Notice
 from predictors.taking import no_rows
 from transforms.batches import Batch, Split
-from transforms.errors import InputChanged
+from transforms.errors import InputChanged, InputError
 from transforms.sources.base import SPLIT_ROWS, rebatch, span_rows
 from transforms.sources.filecolumns import FileColumns
-from transforms.sources.files import chunks_of, find_files, fingerprint, open_file, passed_notices
+from transforms.sources.files import (
+    chunks_of,
+    each_once,
+    find_files,
+    fingerprint,
+    named_files,
+    open_file,
+    passed_notices,
+)
+from transforms.sources.partitions import Partitions
 from transforms.sources.survey import survey
 from transforms.sources.walking import PassedOver
 
@@ -130,3 +140,29 @@ def _row_bytes(file: pq.ParquetFile, columns: Sequence[str]) -> float:
     """Mean size of a row of `columns`, from the footer: uncompressed, but still encoded."""
     total = sum(chunk.total_uncompressed_size for chunk in chunks_of(file, set(columns)))
     return total / file.metadata.num_rows if file.metadata.num_rows else 0.0
+
+
+def count_soon(
+    paths: Sequence[str], declared: Mapping[str, pa.DataType], within: Bounds | None, timeout_s: float
+) -> int | None:
+    """How many rows the files have, by their footers; None when that is not known in time, or takes too much memory.
+
+    Raises:
+        InputError: a path names nothing, or a file is no readable Parquet.
+    """
+    deadline, rows = time.monotonic() + timeout_s, 0
+    try:
+        files = each_once(named_files(paths, deadline, within))
+        Partitions.of(files, declared)
+        for file in files:
+            rows += open_file(file, within).metadata.num_rows
+            if time.monotonic() >= deadline:
+                return None
+    except TimeoutError:
+        return None
+    except InputError as error:
+        if isinstance(error.__cause__, MemoryError):
+            # A job has more.
+            return None
+        raise
+    return rows

@@ -156,3 +156,14 @@ def _folded(name: str, quoted: bool, dialect: Dialect) -> str:
 def _named(keyword: str) -> str:
     word = keyword.upper()
     return f"{'an' if word[:1] in 'AEIOU' else 'a'} {word}"
+
+
+def folded(table_name: str, dialect: str) -> str:
+    """A table's name as the database has it. SQLite takes the whole of it literally, in any case."""
+    if dialect == "sqlite":
+        return table_name
+    try:
+        parts = sqlglot.exp.to_table(table_name, dialect=dialect).parts
+    except sqlglot.errors.SqlglotError:
+        return table_name
+    return ".".join(part.name if part.args.get("quoted") else part.name.lower() for part in parts)
