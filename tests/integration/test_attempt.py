@@ -85,8 +85,8 @@ def test_after_a_kill_behind_publishing_only_the_tidying_is_done(job: Job, monke
 
 def test_what_was_noticed_is_planned_published_and_left_for_the_job(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, passed_over = Path("job").absolute(), Notice("files_passed_over", "in/notes.txt is no Parquet file")
-    opened = attempt._open_input
-    monkeypatch.setattr(attempt, "_open_input", lambda *given: replace(opened(*given), notices=(passed_over,)))
+    opened = ParquetInput.open
+    monkeypatch.setattr(ParquetInput, "open", lambda *given: replace(opened(*given), notices=(passed_over,)))
     attempt.prepare(job, folder)
 
     # Another attempt opens nothing anew.

@@ -253,7 +253,7 @@ def test_nothing_of_an_input_is_touched_here(
     def here(*_: Any, **__: Any) -> Any:
         raise AssertionError("opened in the launcher itself")
 
-    for name in ("launcher.estimate.counting.named_files", "launcher.estimate.counting.open_file", "sqlite3.connect"):
+    for name in ("transforms.sources.parquet.named_files", "transforms.sources.parquet.open_file", "sqlite3.connect"):
         monkeypatch.setattr(name, here)
     monkeypatch.setattr(Connection, "open", here)
 
