@@ -29,7 +29,7 @@ from transforms.sinks.entries import publishers
 from transforms.sinks.names import PostgresTable, quoted, split_name
 from transforms.sources.postgres import select, shape, with_dimensions
 from transforms.sources.postgres_types import UNKNOWN, Column, columns_of, decimal_type
-from transforms.sources.reading import until_arrays_fit
+from transforms.sources.reading import until_all_fit
 
 # Nobody waits longer for a page.
 TIMEOUT_S = 10
@@ -250,7 +250,7 @@ class _Postgres(_Reader):
                 for column in columns_of(lambda asked: _fetch(cursor, asked), statement, found)
             ]
             page = f"{statement} LIMIT {limit + 1} OFFSET {offset}"
-            return until_arrays_fit(
+            return until_all_fit(
                 lambda dimensions: self._page(cursor, page, with_dimensions(columns, dimensions), offset, limit)
             )
 

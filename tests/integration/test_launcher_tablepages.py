@@ -358,10 +358,18 @@ class TestInAProcessOfItsOwn:
 
 
 @pytest.mark.parametrize(
-    ("written", "said"), [("{{1,2},{3,4}}", [[1.0, 2.0], [3.0, 4.0]]), ("[5:6]={1,2}", "[5:6]={1,2}")]
+    ("type", "written", "said"),
+    [
+        ("real[]", "{{1,2},{3,4}}", [[1.0, 2.0], [3.0, 4.0]]),
+        ("real[]", "[5:6]={1,2}", "[5:6]={1,2}"),
+        ("date", "infinity", "infinity"),
+        ("time[]", "{24:00}", "{24:00:00}"),
+    ],
 )
-def test_an_array_of_any_dimensions_is_shown_as_it_is(database: str, written: str, said: Any) -> None:
+def test_a_value_that_its_type_does_not_tell_is_shown_as_it_is(
+    database: str, type: str, written: str, said: Any
+) -> None:
     place = publish(database, rows_of(0, 2))
-    execute(database, f"ALTER TABLE scores ADD COLUMN x real[] DEFAULT '{written}'")
+    execute(database, f"ALTER TABLE scores ADD COLUMN x {type} DEFAULT '{written}'")
 
     assert [row["x"] for row in as_json_rows(result_page(place, 0, 10).rows)] == [said, said]

@@ -11,12 +11,16 @@ from transforms.errors import InputError
 from transforms.marks import POSTGRES_TYPE
 from transforms.sources.postgres_arrays import dimensions_of, fitting, items_of, list_type, nested
 from transforms.sources.postgres_types import UNKNOWN, Column, columns_of
-from transforms.sources.reading import ArraysDiffer, Result, Session, check_columns, read_as
+from transforms.sources.reading import BEYOND, ReadOtherwise, Result, Session, check_columns, read_as
 
 # The first day that PostgreSQL knows, 4713 BC, in days from 1970. The driver reads both infinities as earlier ones.
 _FIRST_DAY = -2_440_588
 _FIRST_MICROSECOND = _FIRST_DAY * 86_400_000_000
 _LAST_OF_DAY = 86_400_000_000 - 1
+_ARRAYS = "its arrays have several numbers of dimensions, or do not count from 1"
+_BEYOND = (
+    "it holds infinity, 24:00 or another time that Arrow does not have; for null instead, write NULLIF({}, 'infinity')"
+)
 # What the driver says of a value that it does not know how to read, and the server of text that UTF-8 does not have.
 _UNREAD = "ReadRecord failed"
 _NOT_UTF8 = ("invalid byte sequence for encoding", "has no equivalent in encoding")
@@ -35,11 +39,12 @@ def read_postgres(session: Session, statement: str, limit: int | None, dimension
 
     Args:
         dimensions: how many dimensions the arrays of a column have, where that is known not to be 1; 0: the column is
-            to be read as text; `UNKNOWN`: some of its arrays may be of those that the driver does not read.
+            to be read as text; `UNKNOWN`: some of its arrays may be of those that the driver does not read; `BEYOND`:
+            it holds times that Arrow does not have, and is to be read as text.
 
     Raises:
         InputError: the database refuses the statement.
-        ArraysDiffer: (from the batches) arrays have other dimensions.
+        ReadOtherwise: (from the batches) arrays have other dimensions, or times are beyond what Arrow has.
     """
     found = session.schema(statement)
     check_columns(found.names)
@@ -54,19 +59,16 @@ def read_postgres(session: Session, statement: str, limit: int | None, dimension
     rows = int(plan["Plan Rows"])
     size = rows * int(plan["Plan Width"])
     notices = tuple(
-        read_as(column.name, "text", "its arrays have several numbers of dimensions, or do not count from 1")
+        read_as(column.name, "text", _BEYOND.format(column.name) if column.is_beyond else _ARRAYS)
         for column in columns
-        if column.dimensions == 0
+        if column.dimensions == 0 or column.is_beyond
     )
     return Result(schema, rows, size, _batches(session, statement, schema, columns), decimals, notices)
 
 
 def with_dimensions(columns: Sequence[Column], dimensions: Mapping[str, int]) -> list[Column]:
     """`columns`, given how many dimensions the arrays of some have, as `read_postgres` takes it."""
-    return [
-        column.shaped(dimensions[column.name]) if column.dimensions and column.name in dimensions else column
-        for column in columns
-    ]
+    return [column.shaped(dimensions[column.name]) if column.name in dimensions else column for column in columns]
 
 
 def select(statement: str, columns: Sequence[Column], limit: int | None) -> str:
@@ -96,15 +98,12 @@ def _batches(
 ) -> Generator[pa.RecordBatch]:
     try:
         for batch in session.stream(statement):
-            arrays = shape(batch, columns)
-            for field, array in zip(schema, arrays, strict=True):
-                _check_time(field.name, items_of(array))
-            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+            yield pa.RecordBatch.from_arrays(shape(batch, columns), schema=schema)
     except InputError as error:
         reason = str(error.__cause__)
         untried = [column.name for column in columns if column.dimensions and not column.is_sliced]
         if _UNREAD in reason and "lower bound" in reason and untried:
-            raise ArraysDiffer(dict.fromkeys(untried, UNKNOWN)) from error
+            raise ReadOtherwise(dict.fromkeys(untried, UNKNOWN)) from error
         raise _with_columns(error, reason, schema) from error
 
 
@@ -138,7 +137,7 @@ def shape(batch: pa.RecordBatch, columns: Sequence[Column]) -> list[pa.Array]:
     """The columns of `batch`, arrays as lists of as many dimensions as they have.
 
     Raises:
-        ArraysDiffer: they have other dimensions than is thought.
+        ReadOtherwise: they have other dimensions than is thought, or times that are none in Arrow.
     """
     arrays, differ = list(batch.columns[: len(columns)]), {}
     dimensions = iter(batch.columns[len(columns) :])
@@ -151,28 +150,25 @@ def shape(batch: pa.RecordBatch, columns: Sequence[Column]) -> list[pa.Array]:
             differ[column.name] = fits
         elif depth > 1:
             arrays[number] = nested(arrays[number], own, depth)
+    differ |= {
+        column.name: BEYOND
+        for column, array in zip(columns, arrays, strict=True)
+        if column.name not in differ and _is_beyond(items_of(array))
+    }
     if differ:
-        raise ArraysDiffer(differ)
+        raise ReadOtherwise(differ)
     return arrays
 
 
-def _check_time(name: str, array: pa.Array) -> None:
+def _is_beyond(array: pa.Array) -> bool:
+    """Whether Arrow lacks some of these times or dates: infinity, 24:00, the last years of PostgreSQL."""
     if pa.types.is_time64(array.type):
         latest = pc.max(array.view(pa.int64())).as_py()
-        if latest is not None and latest > _LAST_OF_DAY:
-            raise InputError(
-                f"input.query: column {name!r} holds 24:00, which is no time of a day in Arrow; "
-                f"cast it in the query, as by {name}::text or {name}::interval"
-            )
-        return
+        return latest is not None and latest > _LAST_OF_DAY
     if pa.types.is_date32(array.type):
         first, least = _FIRST_DAY, pc.min(array.view(pa.int32())).as_py()
     elif pa.types.is_timestamp(array.type):
         first, least = _FIRST_MICROSECOND, pc.min(array.view(pa.int64())).as_py()
     else:
-        return
-    if least is not None and least < first:
-        raise InputError(
-            f"input.query: column {name!r} holds infinity, or a time beyond what Arrow can hold; "
-            f"make it NULL in the query: CASE WHEN isfinite(x) THEN x END"
-        )
+        return False
+    return least is not None and least < first

@@ -11,6 +11,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from transforms.sources.reading import BEYOND
+
 # Types that the driver carries as they are, by their names in pg_type.
 _PLAIN = {
     "bool",
@@ -121,6 +123,8 @@ class Column:
         dimensions: of an array: how many it has; 0: it is read as text. None: it is no array.
         is_sliced: of an array: its items are counted from 1, for the driver does not read all others.
         is_settled: its text does not depend on the session's settings.
+        named: its type in pg_type, of one that the driver carries as it is.
+        is_beyond: it is read as text as it holds times that Arrow does not have.
     """
 
     name: str
@@ -131,6 +135,8 @@ class Column:
     dimensions: int | None = None
     is_sliced: bool = False
     is_settled: bool = True
+    named: str | None = None
+    is_beyond: bool = False
 
     def expression(self) -> str:
         """The column as it is selected."""
@@ -140,9 +146,23 @@ class Column:
         return quoted if value + casts == quoted else f"{value}{casts} AS {quoted}"
 
     def shaped(self, dimensions: int) -> "Column":
-        """The array, with so many dimensions; 0: read as text; `UNKNOWN`: with one, as far as is known."""
+        """The array, with so many dimensions; 0: read as text; `UNKNOWN`: with one, as far as is known.
+
+        `BEYOND`: an array or a time, read as text.
+        """
         if dimensions == 0:
             return replace(self, casts=("text",), is_decimal=False, dimensions=0, is_sliced=False, is_settled=False)
+        if dimensions == BEYOND:
+            depth, sql_type = None if self.dimensions is None else 0, self.sql_type or self.named
+            return replace(
+                self,
+                casts=("text",),
+                sql_type=sql_type,
+                dimensions=depth,
+                is_sliced=False,
+                is_settled=False,
+                is_beyond=True,
+            )
         return replace(self, dimensions=max(dimensions, 1), is_sliced=self.is_sliced or dimensions == UNKNOWN)
 
 
@@ -197,7 +217,7 @@ def _modifier(field: pa.Field) -> tuple[int, int] | None:
 def _column(field: pa.Field, of: ServerType | None) -> Column:
     if of is None:
         if not _is_numeric(field):
-            return Column(field.name)
+            return Column(field.name, named=_named(field))
         digits = _modifier(field)
         named = "numeric" if digits is None else f"numeric({digits[0]},{digits[1]})"
         return Column(field.name, _NUMBERS["numeric"], named, is_decimal=True, declared=declared_decimal(field))

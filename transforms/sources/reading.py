@@ -12,6 +12,9 @@ from predictors.notices import Notice
 from transforms.connection import CONNECT_TIMEOUT_S, Connection
 from transforms.errors import InputError
 
+# In the place of a number of dimensions: a time of the column has no place in Arrow, whatever it is an item of.
+BEYOND = -2
+
 _T = TypeVar("_T")
 
 
@@ -37,8 +40,8 @@ class Result:
     notices: tuple[Notice, ...] = ()
 
 
-class ArraysDiffer(Exception):
-    """Arrays have other dimensions than they were thought to have: the query has to be read anew, by `dimensions`.
+class ReadOtherwise(Exception):
+    """Arrays have other dimensions than was thought, or times cannot be held: the query is read anew, by `dimensions`.
 
     Args:
         dimensions: of columns, as `read_postgres` takes them.
@@ -49,18 +52,22 @@ class ArraysDiffer(Exception):
         self.dimensions = dimensions
 
 
-def until_arrays_fit(read: Callable[[Mapping[str, int]], _T]) -> _T:
-    """Read a query, and anew, by itself and with nothing kept, once its arrays are found to have several dimensions.
+def until_all_fit(read: Callable[[Mapping[str, int]], _T]) -> _T:
+    """Read a query, and anew, by itself and with nothing kept, once values are found that have to be read otherwise.
 
-    Nothing but their values says how many they have; nearly all have one.
+    Nothing but the values says how many dimensions arrays have, or that a time is infinite; nearly all have one, or are
+    not.
     """
     dimensions: dict[str, int] = {}
     while True:
         try:
             return read(dimensions)
-        except ArraysDiffer as differ:
+        except ReadOtherwise as differ:
             # Arrays that had to have another number than 1 and have yet another have no common one.
-            dimensions |= {name: 0 if name in dimensions else depth for name, depth in differ.dimensions.items()}
+            dimensions |= {
+                name: 0 if name in dimensions and depth != BEYOND else depth
+                for name, depth in differ.dimensions.items()
+            }
 
 
 class Session:

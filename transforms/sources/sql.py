@@ -21,7 +21,7 @@ from transforms.sources.counting import count_rows
 from transforms.sources.decimals import Decimals
 from transforms.sources.postgres import read_postgres
 from transforms.sources.query import bare, check_query, reads_table, tables_read
-from transforms.sources.reading import Result, Session, until_arrays_fit
+from transforms.sources.reading import Result, Session, until_all_fit
 from transforms.sources.snapshot import RESERVE_BYTES, SnapshotSource, SnapshotWriter, mebibytes
 from transforms.sources.sqlite import read_sqlite
 
@@ -70,7 +70,7 @@ def snapshot(
                     on_progress(writer.rows, result.rows)
             return writer.finish(decimals.schema(), (*result.notices, *decimals.notices()))
 
-    source = until_arrays_fit(written)
+    source = until_all_fit(written)
     on_progress(source.rows, source.rows)
     return source
 
@@ -103,7 +103,7 @@ def sample(connection: Connection, query: str, rows: int) -> FirstRows:
         ConnectionRefused, InputError: as `snapshot`.
     """
     check_query(query, connection.dialect)
-    return until_arrays_fit(lambda dimensions: _sample(connection, query, rows, dimensions))
+    return until_all_fit(lambda dimensions: _sample(connection, query, rows, dimensions))
 
 
 def _sample(connection: Connection, query: str, rows: int, dimensions: Mapping[str, int]) -> FirstRows:
@@ -119,6 +119,10 @@ def _sample(connection: Connection, query: str, rows: int, dimensions: Mapping[s
     table = pa.Table.from_batches(batches, result.schema).cast(decimals.schema())
     total = result.rows if connection.dialect == "sqlite" else None
     notices = (*result.notices, *decimals.notices())
+    open_ended = [name for name, declared in result.decimals.items() if declared is None]
+    if open_ended and len(table) == rows:
+        words = f"NUMERIC without a scale: the type of {', '.join(map(repr, open_ended))} is that of the first {rows:,}"
+        notices += (Notice("types_of_first_rows", f"input.query: {words} rows here; a run looks at all of them"),)
     return FirstRows(table, total, prepared - began, read - prepared, notices)
 
 
