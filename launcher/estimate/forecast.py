@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from transforms.sources.base import shortened
+from transforms.sources.input import Copying
 
 MIB = 2**20
 
@@ -71,15 +72,6 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Query:
-    """How the query of a sample was read: seconds until the first row, and for each of `rows` rows."""
-
-    prepare_s: float
-    row_s: float
-    rows: int
-
-
-@dataclass(frozen=True)
 class Work:
     """What the job has to do, and with what.
 
@@ -94,7 +86,7 @@ class Work:
         mapped_bytes: of the largest file that is mapped into memory to be read.
         columns: of the output.
         table: the database that the result is written to; None for files.
-        query: how the input was read, where it is one.
+        copying: how the input is copied beforehand, where it is.
         is_warm: the job starts from a process that has imported Beam.
     """
 
@@ -108,7 +100,7 @@ class Work:
     mapped_bytes: int = 0
     columns: int = 1
     table: Literal["postgres", "sqlite"] | None = None
-    query: Query | None = None
+    copying: Copying | None = None
     is_warm: bool = False
 
 
@@ -162,8 +154,8 @@ def _seconds(sample: Sample, work: Work) -> tuple[float, float, float]:
         work.rows * sample.write_s / work.writers,
         work.rows * busy_s / work.cores,
     )
-    if work.query is not None:
-        run_s += work.query.prepare_s + work.rows * work.query.row_s
+    if work.copying is not None:
+        run_s += work.copying.prepare_s + work.rows * work.copying.row_s
     likely_s = load_s + run_s
     # That more threads help is seen only where they were tried.
     worst_s = run_s if sample.threads >= work.workers else max(run_s, work.rows * sample.alone_s)
@@ -221,10 +213,10 @@ def _assumptions(sample: Sample, work: Work) -> list[str]:
         )
     if work.loads > 1:
         told.append(f"the model is loaded {work.loads} times, as it does not say that it is thread-safe")
-    if work.query is not None and work.query.rows:
+    if work.copying is not None and work.copying.rows:
         told.append(
-            f"the database gave {work.query.rows:,} rows at {_rate(1 / max(work.query.row_s, 1e-9))} rows/s, "
-            f"{work.query.prepare_s:.1f} s after it was asked; the others are taken to come as fast"
+            f"the database gave {work.copying.rows:,} rows at {_rate(1 / max(work.copying.row_s, 1e-9))} rows/s, "
+            f"{work.copying.prepare_s:.1f} s after it was asked; the others are taken to come as fast"
         )
     if work.table is not None:
         rate = _rate(1 / (_TABLE_VALUE_S[work.table] * work.columns))

@@ -6,14 +6,13 @@ import math
 import os
 import pickle
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from typing import Any
 
 import pyarrow as pa
 
-from pipelines.spec import JobSpec, ParquetInput, SqlInput, TableOutput
+from pipelines.spec import JobSpec
 from predictors.base import Bindable, Nulls, Predictor
 from predictors.bounds import Bounds
 from predictors.errors import ModelNotLoadable
@@ -21,10 +20,6 @@ from predictors.feeding import feed
 from predictors.pool.inline import laid_out, threads_of
 from predictors.python import PythonPredictor
 from predictors.registry import make_predictor
-from transforms.connection import Connection
-from transforms.sources.files import each_once, named_files, open_file
-from transforms.sources.query import bare
-from transforms.sources.reading import Session
 
 # Rows that are read, at most, and their bytes, more or less.
 _ROWS, _BYTES = 8192, 32 * 2**20
@@ -36,8 +31,8 @@ _GROWTH = 64
 _MOST_TRIED, _SHORT_CALL_S = 2, 0.2
 # Files and columns are found within this, or the model is not tried.
 _FIND_S = 1.0
-# Seconds that databases take for a value that is read, or written, about; that files take for one, and for a byte.
-_READ_VALUE_S, _TABLE_VALUE_S = 0.3e-6, 1e-6
+# Seconds that databases take for a value that is written, about; that files take for one, and for a byte.
+_TABLE_VALUE_S = 1e-6
 _MOVED_VALUE_S, _BYTE_S = 0.02e-6, 4e-9
 # Programs for each core, beyond which more of them say nothing of what a job gets.
 _BUSIEST = 4.0
@@ -64,7 +59,7 @@ def probe(
     predictor = make_predictor(asked.model, within)
     predictor.load()
     load_s = time.perf_counter() - began
-    first = _first_rows(asked, within)
+    first = asked.input.first_rows(within, _ROWS, _BYTES, _FIND_S)
     if first is None:
         return None
     nulls = _fitted(predictor, asked, first)
@@ -216,62 +211,13 @@ def _fitted(predictor: Predictor, spec: JobSpec, rows: pa.RecordBatch) -> Nulls:
     return "pass" if undeclared and spec.model.nulls == "reject" else spec.model.nulls
 
 
-def _first_rows(spec: JobSpec, within: Bounds) -> pa.RecordBatch | None:
-    if isinstance(spec.input, ParquetInput):
-        return _of_files(spec.input, within)
-    return _of_query(spec.input) if isinstance(spec.input, SqlInput) else None
-
-
-def _of_files(given: ParquetInput, within: Bounds) -> pa.RecordBatch | None:
-    files = each_once(named_files(given.path, time.monotonic() + _FIND_S, within))
-    for file in files:
-        opened = open_file(file, within)
-        groups = (opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups))
-        row_bytes = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
-        for batch in opened.iter_batches(batch_size=max(1, min(_ROWS, int(_BYTES / max(row_bytes, 1.0))))):
-            if batch.num_rows:
-                return _declared(batch, given.declared())
-    return None
-
-
-def _declared(batch: pa.RecordBatch, types: Mapping[str, pa.DataType]) -> pa.RecordBatch:
-    arrays = [column.cast(types.get(name, column.type)) for name, column in _columns(batch)]
-    return pa.RecordBatch.from_arrays(arrays, batch.schema.names)
-
-
-def _of_query(given: SqlInput) -> pa.RecordBatch | None:
-    connection = Connection(given.connection, pinned=True)
-    statement = f"SELECT * FROM (\n{bare(given.query, connection.dialect)}\n) AS penstock_query LIMIT {_ROWS}"
-    with Session(connection) as session:
-        batches = list(session.stream(statement))
-    rows = pa.Table.from_batches(batches).combine_chunks()
-    if not rows.num_rows:
-        return None
-    batch = rows.to_batches()[0]
-    arrays = [_number(column) for _, column in _columns(batch)]
-    return pa.RecordBatch.from_arrays(arrays, batch.schema.names)
-
-
-def _columns(batch: pa.RecordBatch) -> Iterator[tuple[str, pa.Array]]:
-    return zip(batch.schema.names, batch.columns, strict=True)
-
-
-def _number(column: pa.Array) -> pa.Array:
-    """A column of which the driver knows no more than its text, as numbers where it has some: enough to be tried."""
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = column.storage
-        with suppress(pa.ArrowInvalid):
-            return column.cast(pa.float64())
-    return column
-
-
 def _moving_s(spec: JobSpec, rows: pa.RecordBatch, predictor: Predictor) -> float:
     """What reading and writing a row takes. Too few rows are at hand to time it: by their columns and their size."""
     columns, row_bytes = rows.num_columns, rows.nbytes / rows.num_rows
-    read_s = columns * (_READ_VALUE_S if isinstance(spec.input, SqlInput) else _MOVED_VALUE_S) + row_bytes * _BYTE_S
+    read_s = columns * spec.input.value_s + row_bytes * _BYTE_S
     written = columns if spec.output.columns is None else len(spec.output.columns)
     written += len(predictor.output_schema.names)
-    if isinstance(spec.output, TableOutput):
+    if spec.output.table() is not None:
         return max(read_s, written * _TABLE_VALUE_S)
     # The model was timed beside whatever else uses the cores now; this is how fast it is where nothing does.
     busy = min(max(os.getloadavg()[0] / _cores(), 1.0), _BUSIEST) ** 0.5

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from launcher.estimate.forecast import MIB, Query, Sample, Work, forecast, scored_s
+from launcher.estimate.forecast import MIB, Sample, Work, forecast, scored_s
+from transforms.sources.input import Copying
 
 # A model that computes: two threads make it twice as fast.
 COMPUTING = Sample(
@@ -62,8 +63,8 @@ def test_the_slowest_of_all_sets_the_pace() -> None:
 
 
 def test_a_query_is_read_before_anything_is_scored() -> None:
-    query = Query(prepare_s=3, row_s=1e-6, rows=1000)
-    more_s = forecast(COMPUTING, replace(WORK, query=query)).likely_s - forecast(COMPUTING, WORK).likely_s
+    query = Copying(prepare_s=3, row_s=1e-6, rows=1000)
+    more_s = forecast(COMPUTING, replace(WORK, copying=query)).likely_s - forecast(COMPUTING, WORK).likely_s
 
     assert more_s == pytest.approx(103)
 
@@ -131,8 +132,8 @@ def test_the_mapped_file_counts() -> None:
 
 
 def test_assumptions_are_sentences_that_say_what_was_measured_and_what_was_not() -> None:
-    query = Query(prepare_s=1.25, row_s=1 / 1_234_567, rows=262_144)
-    work = replace(WORK, query=query, table="postgres", columns=2, is_warm=True)
+    query = Copying(prepare_s=1.25, row_s=1 / 1_234_567, rows=262_144)
+    work = replace(WORK, copying=query, table="postgres", columns=2, is_warm=True)
 
     assert forecast(replace(COMPUTING, rows=123_000), work).assumptions == [
         "123,000 rows were timed; the model scores 1,000,000 rows/s with 2 threads at once",

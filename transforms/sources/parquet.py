@@ -142,6 +142,29 @@ def _row_bytes(file: pq.ParquetFile, columns: Sequence[str]) -> float:
     return total / file.metadata.num_rows if file.metadata.num_rows else 0.0
 
 
+@dataclass(frozen=True)
+class LookedAtFiles:
+    """Files that were looked at: a job reads them where they are."""
+
+    source: ParquetSource
+    rows: int
+    copying: None = None
+
+    @classmethod
+    def of(cls, source: ParquetSource) -> "LookedAtFiles":
+        """The files of `source`, rows counted by their footers."""
+        return cls(source, sum(open_file(file, source.within).metadata.num_rows for file in source.files))
+
+    def splits(self, planned: Sequence[Split]) -> int:
+        """Those that are planned."""
+        return len(planned)
+
+    def mapped_bytes(self, columns: Sequence[str], span_rows: int, row_bytes: float) -> int:
+        """What is read of the largest file: it is mapped, so it counts as the process's memory once it was read."""
+        largest = max(self.source.files, key=os.path.getsize)
+        return sum(chunk.total_compressed_size for chunk in chunks_of(open_file(largest, self.source.within), columns))
+
+
 def count_soon(
     paths: Sequence[str], declared: Mapping[str, pa.DataType], within: Bounds | None, timeout_s: float
 ) -> int | None:
@@ -166,3 +189,29 @@ def count_soon(
             return None
         raise
     return rows
+
+
+def first_rows(
+    paths: Sequence[str],
+    declared: Mapping[str, pa.DataType],
+    within: Bounds | None,
+    most_rows: int,
+    most_bytes: int,
+    timeout_s: float,
+) -> pa.RecordBatch | None:
+    """The first rows of the files, as the first of them has them, but for columns whose types are `declared`.
+
+    Raises:
+        InputError: as `ParquetSource.open`.
+        TimeoutError: the files were not found in time.
+    """
+    for file in each_once(named_files(paths, time.monotonic() + timeout_s, within)):
+        opened = open_file(file, within)
+        groups = (opened.metadata.row_group(number) for number in range(opened.metadata.num_row_groups))
+        row_bytes = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=1.0)
+        for batch in opened.iter_batches(batch_size=max(1, min(most_rows, int(most_bytes / max(row_bytes, 1.0))))):
+            if batch.num_rows:
+                columns = zip(batch.schema.names, batch.columns, strict=True)
+                arrays = [column.cast(declared.get(name, column.type)) for name, column in columns]
+                return pa.RecordBatch.from_arrays(arrays, batch.schema.names)
+    return None

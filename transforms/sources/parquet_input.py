@@ -11,7 +11,7 @@ from predictors.bounds import Bounds
 from predictors.specvalue import PathMark
 from transforms.place import JobPlace
 from transforms.sources.base import Source
-from transforms.sources.input import Input, OnCopied
+from transforms.sources.input import Input, Looked, OnCopied
 from transforms.typenames import type_named
 
 
@@ -51,3 +51,15 @@ class ParquetInput(Input):
         from transforms.sources.parquet import count_soon
 
         return count_soon(self.path, self.declared(), within, timeout_s)
+
+    def look(self, within: Bounds | None, most_rows: int) -> Looked:
+        from transforms.sources.parquet import LookedAtFiles, ParquetSource
+
+        return LookedAtFiles.of(ParquetSource.open(self.path, within, self.declared()))
+
+    def first_rows(
+        self, within: Bounds | None, most_rows: int, most_bytes: int, timeout_s: float
+    ) -> pa.RecordBatch | None:
+        from transforms.sources.parquet import first_rows
+
+        return first_rows(self.path, self.declared(), within, most_rows, most_bytes, timeout_s)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pyarrow as pa
 
@@ -12,7 +12,7 @@ from predictors.specvalue import CONNECTION
 from transforms.connection import Connection
 from transforms.place import JobPlace
 from transforms.sources.base import Source
-from transforms.sources.input import Input, OnCopied
+from transforms.sources.input import Input, Looked, OnCopied
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class SqlInput(Input):
     connection: Annotated[str, CONNECTION] = field(repr=False)
     query: str
     source: Literal["sql"] = "sql"
+    # A database takes longer for a value than a file does.
+    value_s: ClassVar[float] = 0.3e-6
 
     def open(self, place: JobPlace, batch_size: int, on_copied: OnCopied) -> Source:
         from transforms.sources.sql import snapshot
@@ -44,6 +46,18 @@ class SqlInput(Input):
         if math.isinf(timeout_s):
             return count_rows(connection, self.query)
         return count_soon(connection, self.query, timeout_s)
+
+    def look(self, within: Bounds | None, most_rows: int) -> Looked:
+        from transforms.sources.sql_look import look
+
+        return look(Connection(self.connection, pinned=within is not None), self.query, most_rows)
+
+    def first_rows(
+        self, within: Bounds | None, most_rows: int, most_bytes: int, timeout_s: float
+    ) -> pa.RecordBatch | None:
+        from transforms.sources.sql_look import first_rows
+
+        return first_rows(Connection(self.connection, pinned=within is not None), self.query, most_rows)
 
     def reads_table(self, connection: str, table_name: str) -> bool:
         given, asked = Connection(self.connection), Connection(connection)
