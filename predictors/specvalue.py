@@ -10,7 +10,7 @@ connections or looks for what a job would destroy asks the part, and needs to kn
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, Self, TypeVar, get_type_hints
 
@@ -67,6 +67,21 @@ class NamedConnection:
 class SpecValue:
     """A part of a spec: a frozen dataclass whose fields say which of them are paths or connections."""
 
+    @classmethod
+    def from_request(cls, values: Mapping[str, Any]) -> Self:
+        """The part that a request wrote, once nothing is wrong with it: lists for tuples, None for what is left out.
+
+        A connection or a place that is left out, and has no default, is empty: the default one, the service's choice.
+        """
+        given = {name: tupled(value) for name, value in values.items() if value is not None}
+        marked = (name for name, _ in _marks(cls) if not hasattr(cls, name))  # type: ignore[arg-type]  # as in `_marked`
+        return cls(**dict.fromkeys(marked, "") | given)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The part that `to_json` wrote; a field that is lacking has its default."""
+        return cls(**{name: tupled(value) for name, value in values.items()})
+
     def to_json(self) -> dict[str, Any]:
         """The part as JSON values."""
         return asdict(self)  # type: ignore[call-overload]
@@ -115,6 +130,11 @@ class SpecValue:
             new, held = tuple(change(name, mark, value) for value in values), getattr(self, name)
             changed[name] = new if isinstance(held, tuple) else new[0] if new else held
         return replace(self, **changed)  # type: ignore[type-var]
+
+
+def tupled(value: Any) -> Any:
+    """A value of JSON with tuples in the place of lists, as frozen dataclasses hold them."""
+    return tuple(map(tupled, value)) if isinstance(value, list | tuple) else value
 
 
 @functools.cache

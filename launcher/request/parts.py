@@ -8,9 +8,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from launcher.request.paths import local_path
-from pipelines.spec import Config, ParquetInput, Rejects
+from pipelines.kinds import input_kind, output_kind
+from pipelines.spec import Config, Rejects
 from predictors.base import Features, ModelSpec, Nulls, tupled_names
 from transforms.sinks.mode import Mode
+from transforms.sinks.output import Output
+from transforms.sources.input import Input
 
 Flavor = Literal["onnx", "python"]
 
@@ -211,12 +214,11 @@ def flavor_of(uri: str) -> Flavor | None:
     return "python" if PYTHON_URI.fullmatch(uri) else None
 
 
-def tupled(values: list[str] | None) -> tuple[str, ...] | None:
-    """A list as the frozen dataclasses hold it."""
-    return None if values is None else tuple(values)
+def input_of(read: Any) -> Input:
+    """The input that pydantic read, once nothing is wrong with it."""
+    return input_kind(read.source).from_request(dict(read)).with_paths(lambda each: local_path(each.path))
 
 
-def parquet_input(path: Any, schema: Any) -> ParquetInput:
-    """The input that a path or a list of them names, and the types of its columns, once nothing is wrong with them."""
-    paths = (path,) if isinstance(path, str) else tuple(path)
-    return ParquetInput(tuple(map(local_path, paths)), tuple((schema or {}).items()))
+def output_of(read: Any) -> Output:
+    """The output that pydantic read, once nothing is wrong with it."""
+    return output_kind(read.destination).from_request(dict(read)).with_paths(lambda each: local_path(each.path))

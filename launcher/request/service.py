@@ -23,8 +23,6 @@ from launcher.request.bodies import (
     ScheduleBody,
     ScheduleChangeBody,
     ScheduledJobBody,
-    SqlInputBody,
-    TableOutputBody,
     TimingBody,
     schema_of,
     schemas,
@@ -40,13 +38,15 @@ from launcher.request.checking import (
     twice_mistakes,
 )
 from launcher.request.messages import Location, Mistake, described, refused
-from launcher.request.parts import Part, flavor_of, parquet_input, tupled
+from launcher.request.parts import Part, flavor_of, input_of, output_of
 from launcher.request.paths import local_path
 from launcher.request.reading import json_body
 from launcher.state.job import Status
 from launcher.templates import meant
-from pipelines.spec import Config, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
+from pipelines.spec import Config, Rejects
 from predictors.base import ModelSpec
+from transforms.sinks.output import Output
+from transforms.sources.input import Input
 
 __all__ = [
     "ConnectionRequest",
@@ -123,8 +123,8 @@ class JobRequest:
     model_id: str | None
     model_version: int | None
     model: ModelSpec | None
-    input: ParquetInput | SqlInput
-    output: ParquetOutput | TableOutput | None
+    input: Input
+    output: Output | None
     rejects: Rejects
     config: Config
     schedule: Timing | None
@@ -313,11 +313,6 @@ def _model_mistakes(values: Mapping[Any, Any], known: set[Location]) -> list[Mis
 
 
 def _job(read: ScheduledJobBody, values: Mapping[str, Any], defaults: Defaults) -> JobRequest:
-    source: ParquetInput | SqlInput
-    if isinstance(read.input, SqlInputBody):
-        source = SqlInput(read.input.connection or "", read.input.query)
-    else:
-        source = parquet_input(read.input.path, read.input.schema)
     webhook = None
     if read.webhook:
         webhook = WebhookRequest(read.webhook.url, tuple(read.webhook.events), read.webhook.secret)
@@ -325,8 +320,8 @@ def _job(read: ScheduledJobBody, values: Mapping[str, Any], defaults: Defaults) 
         model_id=read.model_id,
         model_version=read.model_version,
         model=read.model.spec() if read.model else None,
-        input=source,
-        output=_output(read),
+        input=input_of(read.input),
+        output=None if read.output is None else output_of(read.output),
         rejects=_rejects(read, defaults),
         config=replace(defaults.config, **read.config.given()),
         schedule=None,
@@ -340,15 +335,6 @@ def _job(read: ScheduledJobBody, values: Mapping[str, Any], defaults: Defaults) 
 def _rejects(read: ScheduledJobBody, defaults: Defaults) -> Rejects:
     rejects = replace(defaults.rejects, **read.rejects.model_dump(exclude_unset=True))
     return rejects if rejects.path is None else replace(rejects, path=local_path(rejects.path))
-
-
-def _output(read: ScheduledJobBody) -> ParquetOutput | TableOutput | None:
-    output = read.output
-    if output is None:
-        return None
-    if isinstance(output, TableOutputBody):
-        return TableOutput(output.connection or "", output.table_name, output.mode, tupled(output.columns))
-    return ParquetOutput(local_path(output.path or ""), output.mode, tupled(output.columns))
 
 
 def _without_secret(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,10 @@ from launcher.request.checking import (
     twice_mistakes,
 )
 from launcher.request.messages import Location, Mistake, described, refused, shown
-from launcher.request.parts import DATABASE, SpecPart, SqlInputPart, TableOutputPart, parquet_input, tupled
+from launcher.request.parts import DATABASE, SpecPart, input_of, output_of
 from launcher.request.paths import at_home, home_fault, local_path
 from launcher.request.reading import load
-from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, SqlInput, TableOutput
+from pipelines.spec import Config, JobSpec, Rejects
 from predictors.errors import ModelNotLoadable
 from predictors.finding import check_names
 
@@ -112,28 +111,17 @@ def spec_of(values: Mapping[Any, Any], parallelism: int | None = None) -> JobSpe
         RequestError: names every field that is wrong.
     """
     read = checked(SpecPart, values, _mistakes)
-    source: SqlInput | ParquetInput
-    if isinstance(read.input, SqlInputPart):
-        source = SqlInput(read.input.connection, read.input.query)
-    else:
-        source = parquet_input(read.input.path, read.input.schema)
-        source = replace(source, path=tuple(map(at_home, source.path)))
-    output: TableOutput | ParquetOutput
-    if isinstance(read.output, TableOutputPart):
-        connection = read.output.connection or (source.connection if isinstance(source, SqlInput) else "")
-        output = TableOutput(connection, read.output.table_name, read.output.mode, tupled(read.output.columns))
-    else:
-        output = ParquetOutput(_folder(read.output.path), read.output.mode, tupled(read.output.columns))
-    model = read.model.spec()
-    return JobSpec(
-        model=model if model.flavor == "python" else replace(model, uri=at_home(model.uri)),
-        input=source,
-        output=output,
-        rejects=Rejects(
-            None if read.rejects.path is None else _folder(read.rejects.path), read.rejects.max_reject_ratio
-        ),
+    given = input_of(read.input)
+    # A table goes where the rows come from.
+    named = next((each.name for each in given.connections()), "")
+    spec = JobSpec(
+        model=read.model.spec(),
+        input=given,
+        output=output_of(read.output).with_connections(lambda name: name or named),
+        rejects=Rejects.from_request(dict(read.rejects)).with_paths(lambda each: local_path(each.path)),
         config=Config(**({} if parallelism is None else {"parallelism": parallelism}) | read.config.given()),
     )
+    return spec.with_paths(lambda each: at_home(each.path))
 
 
 def check_names_free(spec: JobSpec, folder: Path) -> None:
@@ -183,10 +171,6 @@ def _paths(values: Mapping[Any, Any]) -> Iterator[tuple[Location, Any]]:
     yield ("rejects", "path"), part(values, "rejects").get("path")
     if model.get("flavor") != "python":
         yield ("model", "uri"), model.get("uri")
-
-
-def _folder(path: str) -> str:
-    return at_home(local_path(path))
 
 
 def _uri_fault(uri: str) -> str | None:

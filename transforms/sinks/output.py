@@ -1,14 +1,12 @@
 """What every kind of output has: the part of a job's spec that says where its predictions go, and how it is opened."""
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Self
+from typing import Self
 
 from predictors.specvalue import SpecValue
 from transforms.place import JobPlace
 from transforms.sinks.base import Sink
 from transforms.sinks.mode import Mode
-from transforms.sources.input import tupled
 
 
 class Output(SpecValue):
@@ -43,8 +41,3 @@ class Output(SpecValue):
         """The same output, to add rows to the result of a job there, with these input columns passed through."""
         changed: Self = replace(self, mode="append", columns=columns, appends_to=job_id)  # type: ignore[type-var]
         return changed
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The output that `dataclasses.asdict` has turned into JSON values; a field that they lack has its default."""
-        return cls(**{name: tupled(value) for name, value in values.items()})

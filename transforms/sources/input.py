@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol
 
 import pyarrow as pa
 
@@ -132,13 +132,3 @@ class Input(SpecValue):
     def reads_table(self, connection: str, table_name: str) -> bool:
         """Whether the rows come from, or by way of, a table of a database."""
         return False
-
-    @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> Self:
-        """The input that `dataclasses.asdict` has turned into JSON values; a field that they lack has its default."""
-        return cls(**{name: tupled(value) for name, value in values.items()})
-
-
-def tupled(value: Any) -> Any:
-    """A JSON value with tuples in the place of lists, as frozen dataclasses hold them."""
-    return tuple(map(tupled, value)) if isinstance(value, list | tuple) else value

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import pyarrow as pa
 
@@ -25,6 +25,13 @@ class ParquetInput(Input):
     path: Annotated[tuple[str, ...], PathMark("read", is_pattern=True)]
     schema: tuple[tuple[str, str], ...] = ()
     source: Literal["parquet"] = "parquet"
+
+    @classmethod
+    def from_request(cls, values: Mapping[str, Any]) -> Self:
+        """A single path, and types by their columns, are written as such."""
+        path, schema = values["path"], values.get("schema") or {}
+        given = {**values, "path": [path] if isinstance(path, str) else path, "schema": list(schema.items())}
+        return super().from_request(given)
 
     def declared(self) -> dict[str, pa.DataType]:
         """`schema` as Arrow has it."""
