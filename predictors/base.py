@@ -114,6 +114,20 @@ class Bindable(Protocol):
         """
 
 
+@runtime_checkable
+class Undeclared(Predictor, Bindable, Protocol):
+    """A predictor whose model may leave open what it reads and answers: its schemas are None until it is told them."""
+
+    uri: str
+
+    @property
+    def chosen(self) -> tuple[str, ...] | None:
+        """The columns that the spec or the model says are read; None where neither does: all, nulls as they are."""
+
+    def learn(self, output_schema: pa.Schema) -> None:
+        """Take the prediction columns from an answer, where the model does not declare them. Stays when pickled."""
+
+
 class PreparedSpan(Protocol):
     """Rows laid out for a model, and room for its answers. Used by one thread at a time."""
 

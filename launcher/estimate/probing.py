@@ -13,12 +13,11 @@ from typing import Any
 import pyarrow as pa
 
 from pipelines.spec import JobSpec
-from predictors.base import Bindable, Nulls, Predictor
+from predictors.base import Bindable, Nulls, Predictor, Undeclared
 from predictors.bounds import Bounds
 from predictors.errors import ModelNotLoadable
 from predictors.feeding import feed
 from predictors.pool.inline import laid_out, threads_of
-from predictors.python import PythonPredictor
 from predictors.registry import make_predictor
 
 # Rows that are read, at most, and their bytes, more or less.
@@ -66,7 +65,7 @@ def probe(
     fed = feed(first, predictor.input_schema, nulls).rows
     if not fed.num_rows:
         raise ModelNotLoadable("none of the first rows can be scored")
-    if isinstance(predictor, PythonPredictor) and predictor.output_schema is None:
+    if isinstance(predictor, Undeclared) and predictor.output_schema is None:
         predictor.learn(predictor.predict(fed.slice(0, min(fed.num_rows, 5))).schema)
     timing = _Timing()
     timing.grow(predictor, fed, asked.config.batch_size)
@@ -205,9 +204,9 @@ def _cores() -> int:
 
 def _fitted(predictor: Predictor, spec: JobSpec, rows: pa.RecordBatch) -> Nulls:
     """Fit the model to the columns; what becomes of nulls."""
+    undeclared = isinstance(predictor, Undeclared) and predictor.chosen is None
     if isinstance(predictor, Bindable):
         predictor.bind(rows.schema)
-    undeclared = isinstance(predictor, PythonPredictor) and not predictor.declares_features
     return "pass" if undeclared and spec.model.nulls == "reject" else spec.model.nulls
 
 

@@ -7,10 +7,9 @@ import pyarrow as pa
 
 from launcher.worker.learning import answer_to_first_rows
 from pipelines.spec import JobSpec
-from predictors.base import Bindable, Nulls, Predictor
+from predictors.base import Bindable, Nulls, Predictor, Undeclared
 from predictors.errors import SchemaMismatch
 from predictors.feeding import check_features
-from predictors.python import PythonPredictor
 from transforms.errors import InputError
 from transforms.marks import marked
 from transforms.rejects import input_columns
@@ -73,10 +72,10 @@ def bind(
     needed = {*predictor.input_schema.names, *passthrough}
     read = tuple(name for name in columns.names if name in needed)
     nulls = spec.model.nulls
-    if isinstance(predictor, PythonPredictor) and not predictor.declares_features and nulls == "reject":
+    if isinstance(predictor, Undeclared) and predictor.chosen is None and nulls == "reject":
         # It gets the columns as they are; which of them it reads is its own affair.
         nulls = "pass"
-    if isinstance(predictor, PythonPredictor) and predictor.output_schema is None:
+    if isinstance(predictor, Undeclared) and predictor.output_schema is None:
         learnt = predictions
         if learnt is None:
             learnt = answer_to_first_rows(predictor, source, spec.config, nulls, likely)
@@ -142,7 +141,7 @@ def _check_closed(spec: JobSpec, predictor: Predictor, source: Source) -> None:
     # Of a class that declares neither features nor a schema nothing is known before it is bound.
     known: pa.Schema | None = predictor.input_schema
     named += known.names if known is not None else ()
-    if isinstance(predictor, PythonPredictor):
+    if isinstance(predictor, Undeclared):
         named += predictor.chosen or ()
     for name, reason in source.closed.items():
         remedy = ""

@@ -7,12 +7,11 @@ import pyarrow as pa
 
 from pipelines.spec import Config
 from predictors.answers import Unfit, brief, lay_out, shows_no_type
-from predictors.base import Nulls
+from predictors.base import Nulls, Undeclared
 from predictors.errors import ModelNotLoadable, PredictorError, WrongAnswer
 from predictors.feeding import feed
 from predictors.pool.inline import check_answer
 from predictors.pressure import PRESSURE
-from predictors.python import PythonPredictor
 from predictors.recovery import CallSize, Recovery, RetryPolicy
 from transforms.sources.base import Source
 
@@ -23,7 +22,7 @@ _LONGEST_S = 2.0
 
 
 def answer_to_first_rows(
-    predictor: PythonPredictor,
+    predictor: Undeclared,
     source: Source,
     config: Config,
     nulls: Nulls,
@@ -71,7 +70,7 @@ def _first_rows(source: Source, columns: Sequence[str], batch_size: int) -> Iter
 
 
 def _asked(
-    predictor: PythonPredictor, rows: pa.RecordBatch, config: Config, clock: Callable[[], float]
+    predictor: Undeclared, rows: pa.RecordBatch, config: Config, clock: Callable[[], float]
 ) -> list[pa.RecordBatch]:
     """Answers to `rows`, in calls that grow, until a call would take too long. Rows that cannot be scored are left out.
 
