@@ -48,7 +48,7 @@ def register_model(request: Request, caller: Submitter, once: OnceOnlyJson) -> R
 
     def act(_: Turn) -> Response:
         asked = model_request(parsed(once.body))
-        if asked.model.flavor == "python":
+        if asked.model.runs_code:
             check_role(caller, "admin", "register a model of flavor python, which runs code")
         spec, folder = _confined(service, caller, asked)
         model = service.models.register(caller.tenant, asked.model_id, spec, folder, asked.description)
@@ -227,7 +227,7 @@ def _confined(service: Service, caller: Caller, asked: ModelRequest) -> tuple[Mo
             raise PathForbidden(field, path, "is not for models; name another folder")
         return real
 
-    if asked.model.flavor != "python":
+    if not asked.model.runs_code:
         uri = confined("uri", asked.model.uri)
         if not os.path.isfile(uri):
             # Better now than when a job, or the next run of a schedule, needs it.

@@ -130,7 +130,7 @@ def check_names_free(spec: JobSpec, folder: Path) -> None:
     Raises:
         RequestError: it does, and would get ours.
     """
-    if spec.model.flavor != "python":
+    if not spec.model.runs_code:
         return
     try:
         check_names(spec.model.uri, str(folder))
