@@ -11,6 +11,7 @@ import time
 from typing import Any
 from urllib.parse import quote
 
+import pyarrow as pa
 from adbc_driver_manager import dbapi
 
 from transforms.connection import Connection, set_postgres, uri_fault
@@ -62,6 +63,13 @@ def _open_postgres(database: Connection, read_only: bool, autocommit: bool, conn
         options.append(f"connect_timeout={connect_timeout_s}")
     uri = expanded + ("&" if "?" in place else "?") + "&".join(options)
     connection = adbc_driver_postgresql.dbapi.connect(uri, autocommit=autocommit)
+    if not _knows_types(connection):
+        connection.close()
+        raise ConnectionRefused(
+            f"connection {database.describe()}: its session has quote_all_identifiers = on, with which the driver does"
+            " not know the server's types; ALTER ROLE … SET quote_all_identifiers = off, or append"
+            " options=-cquote_all_identifiers%3Doff to the connection"
+        )
     if read_only:
         _set_up(
             connection,
@@ -69,6 +77,19 @@ def _open_postgres(database: Connection, read_only: bool, autocommit: bool, conn
             set_postgres(for_session=True),
         )
     return connection
+
+
+def _knows_types(connection: dbapi.Connection) -> bool:
+    """Whether the driver understood the list of types that it asks for first; else all values are bytes to it."""
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT true")
+            found = cursor.fetch_arrow_table().schema.types
+        connection.rollback()
+    except BaseException:
+        connection.close()
+        raise
+    return bool(found == [pa.bool_()])
 
 
 def _open_sqlite(database: Connection, read_only: bool, autocommit: bool) -> dbapi.Connection:

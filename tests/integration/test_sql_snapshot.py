@@ -374,6 +374,18 @@ def test_a_wrong_password_is_told_without_repeating_it(postgres: Postgres, datab
     assert "hunter2" not in str(refused.value)
 
 
+def test_a_session_whose_types_the_driver_does_not_know_is_refused_with_the_remedy(postgres: Postgres) -> None:
+    uri = postgres.role(postgres.database())
+    role = uri.partition("//")[2].partition("@")[0]
+    postgres.execute(f"ALTER ROLE {role} SET quote_all_identifiers = on")
+
+    with pytest.raises(ConnectionRefused, match=r"ALTER ROLE .* SET quote_all_identifiers = off") as refused:
+        sample(Connection(uri), "SELECT 'a' AS x", 1)
+
+    remedy = str(refused.value).partition("append ")[2].partition(" ")[0]
+    assert sample(Connection(f"{uri}?{remedy}"), "SELECT 'a' AS x", 1).rows["x"].to_pylist() == ["a"]
+
+
 def test_a_result_that_the_disk_cannot_hold_is_refused_before_it_is_read(shared: Connection, tmp_path: Path) -> None:
     query = "SELECT i, repeat('x', 100) AS s FROM generate_series(1, 1000000000000) i"
 
