@@ -26,16 +26,29 @@ def _csv(path: str, schema: Any) -> AbstractContextManager[Any]:
 
 
 def _as_csv_can(table: Any) -> Any:
-    """What CSV has no way to write, such as the probabilities of classes, as JSON."""
+    """What CSV has no way to write, such as the probabilities of classes, as JSON; times that Arrow cannot, as text."""
     import pyarrow as pa
 
     from launcher.rows.values import json_values
 
     for at, column in enumerate(table.columns):
-        if pa.types.is_nested(column.type):
-            texts = [None if value is None else json.dumps(value) for value in json_values(column)]
+        if pa.types.is_nested(column.type) or _has_unwritten_times(column):
+            is_text = not pa.types.is_nested(column.type)
+            texts = [value if value is None or is_text else json.dumps(value) for value in json_values(column)]
             table = table.set_column(at, table.column_names[at], pa.array(texts, pa.string()))
     return table
+
+
+def _has_unwritten_times(column: Any) -> bool:
+    """Whether Arrow would write but `<value out of range>` for a date or time: years beyond 32767, 24:00."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not pa.types.is_temporal(column.type) or pa.types.is_duration(column.type) or pa.types.is_interval(column.type):
+        return False
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp(column.type.unit))
+    return bool(pc.any(pc.starts_with(column.cast(pa.string()), "<")).as_py())
 
 
 def _arrow(path: str, schema: Any) -> AbstractContextManager[Any]:

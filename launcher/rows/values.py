@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.sinks.columns import decoded, kind_of
+from transforms.sinks.timetext import time_texts
 
 # Digits of a second behind the point, by unit of time.
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
@@ -75,7 +76,7 @@ def _values(array: pa.Array, finite: bool) -> list[Any]:
         case "binary":
             return [None if value is None else base64.b64encode(value).decode() for value in array.to_pylist()]
         case "date" | "time":
-            return pc.cast(array, pa.string()).to_pylist()
+            return time_texts(array).to_pylist()
         case "timestamp" | "timestamptz":
             return _iso_times(array)
         case "duration":
@@ -86,11 +87,9 @@ def _values(array: pa.Array, finite: bool) -> list[Any]:
 
 
 def _iso_times(array: pa.Array) -> list[str | None]:
-    if array.type.tz is not None:
-        array = array.cast(pa.timestamp(array.type.unit, "UTC"))
-    text = pc.replace_substring(pc.cast(array, pa.string()), " ", "T")
     # Of a second only what there is: `12:00:00Z`, but all digits of `12:00:00.500000Z`.
-    return pc.replace_substring_regex(text, r"\.0+(Z?)$", r"\1").to_pylist()
+    text = pc.replace_substring_regex(pc.replace_substring(time_texts(array), " ", "T"), r"\.0+$", "")
+    return (text if array.type.tz is None else pc.binary_join_element_wise(text, "Z", "")).to_pylist()
 
 
 def _iso_durations(array: pa.Array) -> list[str | None]:

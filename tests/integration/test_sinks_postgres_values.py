@@ -143,6 +143,16 @@ class TestValues:
             (pa.array([2**32 - 1]), "oid", "4294967295"),
             (pa.array([[7]]), "oid[]", "{7}"),
             (pa.array([[5, None]]), "positive[]", "{5,NULL}"),
+            (
+                pa.array([[[10**18]]], pa.list_(pa.list_(pa.timestamp("us")))),
+                "timestamp[]",
+                '{{"33658-09-27 01:46:40"}}',
+            ),
+            (
+                pa.array([[[10**18]]], pa.list_(pa.list_(pa.timestamp("us", "Europe/Paris")))),
+                "timestamptz[]",
+                '{{"33658-09-27 01:46:40+00"}}',
+            ),
             (pa.array([["abc"]]), "verdict_text[]", "{abc}"),
         ],
         ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
@@ -161,7 +171,7 @@ class TestValues:
 
         write(postgres_sink(schema), pa.record_batch({"x": column}))
 
-        assert execute(schema, "SELECT x::text FROM scores") == [(text,)]
+        assert execute(schema, "SET TimeZone = 'UTC'", "SELECT x::text FROM scores") == [(text,)]
 
     @pytest.mark.parametrize(
         ("column", "type", "said"),

@@ -494,6 +494,10 @@ class TestSqliteTable:
             (pa.array([b"\x00\xff"], pa.binary(2)), "BLOB", ("blob", b"\x00\xff")),
             (pa.array([dt.date(1969, 7, 20)]), "TEXT", ("text", "1969-07-20")),
             (pa.array([dt.time(1, 2, 3, 4)]), "TEXT", ("text", "01:02:03.000004")),
+            (pa.array([2**31 - 1], pa.int32()).view(pa.date32()), "TEXT", ("text", "5881580-07-11")),
+            (pa.array([86_400_000_000]).view(pa.time64("us")), "TEXT", ("text", "24:00:00.000000")),
+            (pa.array([10**18], pa.timestamp("us", "UTC")), "TEXT", ("text", "33658-09-27 01:46:40.000000Z")),
+            (pa.array([[10**18]], pa.list_(pa.timestamp("us"))), "TEXT", ("text", '["33658-09-27T01:46:40.000000"]')),
             (pa.array([1], pa.timestamp("s")), "TEXT", ("text", "1970-01-01 00:00:01")),
             (
                 pa.array([dt.datetime(2024, 7, 1, 12)], pa.timestamp("ms", "Europe/Paris")),

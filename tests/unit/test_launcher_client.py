@@ -420,6 +420,14 @@ def test_what_csv_cannot_write_is_json_there(service: Stage, client: Client, tmp
     ]
 
 
+def test_a_date_beyond_those_that_arrow_writes_is_text_in_csv(service: Stage, client: Client, tmp_path: Path) -> None:
+    days = pa.array([0, 2**31 - 1], pa.int32()).view(pa.date32())
+    service.on("GET", f"{JOB}/results", arrow_pages(pa.table({"day": days})))
+    client.job("batch-1").save_results(tmp_path / "scores.csv")
+
+    assert (tmp_path / "scores.csv").read_text().splitlines() == ['"day"', '"1970-01-01"', '"5881580-07-11"']
+
+
 def test_a_page_whose_rows_have_narrower_types_fits(service: Stage, client: Client, tmp_path: Path) -> None:
     service.on("GET", f"{JOB}/results", arrow_pages(pa.table({"p": [0.5]}), pa.table({"p": [1]})))
     client.job("batch-1").save_results(tmp_path / "scores.parquet")

@@ -574,7 +574,10 @@ class TestSqlitePages:
             ["1970-01-01T00:00:00", "1970-01-01T00:00:01.500000", None],
         ),
         (pa.array([1], pa.timestamp("ns")), ["1970-01-01T00:00:00.000000001"]),
-        (pa.array([-(2**62)], pa.timestamp("s", "UTC")), None),
+        (pa.array([-(2**62)], pa.timestamp("s", "UTC")), ["-146138510344-07-14T16:14:56Z"]),
+        (pa.array([0, 10**18], pa.timestamp("us")), ["1970-01-01T00:00:00", "33658-09-27T01:46:40"]),
+        (pa.array([0, None, 2**31 - 1], pa.int32()).view(pa.date32()), ["1970-01-01", None, "5881580-07-11"]),
+        (pa.array([86_400_000_000]).view(pa.time64("us")), ["24:00:00.000000"]),
         (
             pa.array([dt.datetime(2024, 7, 1, 12)], pa.timestamp("ms", "Europe/Paris")),
             ["2024-07-01T12:00:00Z"],

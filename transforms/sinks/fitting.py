@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from predictors.taking import take
 from transforms.sinks.columns import decoded, items_of, kind_of, list_of
 from transforms.sinks.jsontext import json_texts, not_finite_in, uuid_texts
+from transforms.sinks.timetext import time_texts
 from transforms.sinks.ways import Fit, Fitted, Way, rows_where
 
 # Units in a second.
@@ -270,7 +271,7 @@ def _literals(values: pa.Array, inner: bool) -> list[str | None]:
     if item_kind == "list":
         texts: list[str | None] = [text or "" for text in _literals(decoded(items), inner=True)]
     else:
-        plain = uuid_texts(items) if item_kind == "uuid" else decoded(items).cast(pa.string())
+        plain = uuid_texts(items) if item_kind == "uuid" else _scalar_texts(decoded(items))
         texts = ["NULL" if text is None else _quoted(text) for text in plain.to_pylist()]
     found: list[str | None] = []
     at = 0
@@ -282,6 +283,13 @@ def _literals(values: pa.Array, inner: bool) -> list[str | None]:
         at += length
         found.append("" if "" in own or (inner and not own) else "{" + ",".join(text or "" for text in own) + "}")
     return found
+
+
+def _scalar_texts(values: pa.Array) -> pa.StringArray:
+    kind = kind_of(values.type)
+    if kind == "timestamptz":
+        return pc.binary_join_element_wise(time_texts(values), "Z", "")
+    return time_texts(values) if kind in {"date", "time", "timestamp"} else values.cast(pa.string())
 
 
 def _quoted(text: str) -> str:

@@ -17,13 +17,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from transforms.sinks.columns import Kind, decoded, items_of, kind_of, plain
+from transforms.sinks.timetext import time_texts
 
 # What must be escaped in JSON text (RFC 8259, section 7).
 _SPECIAL = r'["\\\x00-\x1f]'
 _DIGITS = {"s": 0, "ms": 3, "us": 6, "ns": 9}
 _NOT_FINITE = {"nan": '"NaN"', "inf": '"Infinity"', "-inf": '"-Infinity"'}
-# Quoted as Arrow writes them.
-_QUOTED: set[Kind] = {"date", "time"}
 
 
 def can_be_json(type: pa.DataType) -> bool:
@@ -82,11 +81,10 @@ def _scalars(values: pa.Array, kind: Kind) -> pa.Array:
     if kind == "string":
         return _strings(values)
     if kind in {"timestamp", "timestamptz"}:
-        naive = values.cast(pa.timestamp(values.type.unit))
-        text = pc.replace_substring(naive.cast(pa.string()), " ", "T", max_replacements=1)
+        text = pc.replace_substring(time_texts(values), " ", "T", max_replacements=1)
         return _joined('"', text, 'Z"' if kind == "timestamptz" else '"')
-    if kind in _QUOTED:
-        return _joined('"', values.cast(pa.string()), '"')
+    if kind in {"date", "time"}:
+        return _joined('"', time_texts(values), '"')
     if kind == "binary":
         return _each(values, lambda value: base64.b64encode(value).decode())
     if kind == "uuid":

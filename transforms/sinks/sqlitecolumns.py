@@ -17,6 +17,7 @@ from transforms.sinks.fitting import (
     uuids_as_text,
 )
 from transforms.sinks.jsontext import can_be_json
+from transforms.sinks.timetext import time_texts
 from transforms.sinks.ways import Fitted, Way
 
 # Digits that SQLite's floating point keeps; a longer decimal is kept as text.
@@ -97,12 +98,11 @@ def _numbers(column: pa.Array) -> Fitted:
 
 def _dates(column: pa.Array) -> Fitted:
     found = days(column)
-    return Fitted(found.column.cast(pa.string()), found.refused)
+    return Fitted(time_texts(found.column), found.refused)
 
 
 def _times(column: pa.Array) -> Fitted:
     """ISO text with the digits of the unit; UTC where there is a time zone."""
     values = decoded(column)
-    if kind_of(values.type) == "timestamptz":
-        values = values.cast(pa.timestamp(values.type.unit, "UTC"))
-    return Fitted(values.cast(pa.string()))
+    text = time_texts(values)
+    return Fitted(pc.binary_join_element_wise(text, "Z", "") if kind_of(values.type) == "timestamptz" else text)
