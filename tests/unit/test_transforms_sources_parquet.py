@@ -254,6 +254,21 @@ def test_a_pattern_reads_the_folders_that_it_names_and_leaves_out_what_lies_besi
     ]
 
 
+@pytest.mark.parametrize("log", ["_delta_log/0.json", ".hoodie/x", "_spark_metadata/0", "metadata/v1.metadata.json"])
+@pytest.mark.parametrize("pattern", ["", "**/*.parquet"], ids=["folder", "pattern"])
+def test_files_of_a_table_whose_log_is_not_read_are_said(folder: Path, log: str, pattern: str) -> None:
+    (folder / log).parent.mkdir()
+    (folder / log).touch()
+
+    source = ParquetSource.open([os.path.join(folder, pattern)])
+
+    notice = source.notices[0]
+    place = folder / log if log.startswith("metadata") else (folder / log).parent
+    assert len(source.files) == 3
+    assert notice.code == "table_log_passed_over"
+    assert notice.message.startswith(f"input.path: {place} is the log of a table, and is not read")
+
+
 def test_a_file_with_damaged_pages_is_named_when_they_are_read(folder: Path) -> None:
     file = folder / "in-01.parquet"
     damaged = bytearray(file.read_bytes())

@@ -106,7 +106,15 @@ def passed_notices(passed: PassedOver) -> list[Notice]:
         ("links to folders are not followed", passed.first_links, passed.links, "; name in input.path what they name"),
         ("folders that may not be read were passed over", passed.first_closed, passed.closed, ""),
     )
-    return [
+    logs = [
+        Notice(
+            "table_log_passed_over",
+            f"input.path: {log} is the log of a table, and is not read: files are read as they lie, also those that the"
+            " table no longer has; export one version of it",
+        )
+        for log in passed.first_logs[:1]
+    ]
+    return logs + [
         Notice("files_passed_over", f"input.path: {what}, such as {', '.join(first)}{remedy}", count)
         for what, first, count, remedy in said
         if count

@@ -22,6 +22,9 @@ _DEEP = "**"
 _DOTS = (os.curdir, os.pardir)
 # Files that say by their names that they are Parquet.
 _SUFFIXES = (".parquet", ".parq", ".pq")
+# Beside the files of a table whose log alone says which of them it still has: Delta, Hudi, Spark's streams, Iceberg.
+_LOGS = ("_delta_log", ".hoodie", "_spark_metadata")
+_LOG_SUFFIX = ".metadata.json"
 # Of what was passed over, as much as a message names.
 _SHOWN = 3
 
@@ -36,23 +39,30 @@ def is_hidden(name: str, is_folder: bool) -> bool:
     return name.startswith(".") or (name.startswith("_") and not (is_folder and is_partition(name)))
 
 
+def _is_log(name: str, is_folder: bool) -> bool:
+    return name in _LOGS if is_folder else name.endswith(_LOG_SUFFIX)
+
+
 @dataclass
 class PassedOver:
     """What lies in folders and is not read.
 
     Args:
-        files: how many are no data; `links`, `closed`: how many links to folders, and folders that may not be read.
-        first_files, first_links, first_closed: the first of them.
+        files: how many are no data; `links`, `closed`, `logs`: how many links to folders, folders that may not be read,
+            and logs of tables.
+        first_files, first_links, first_closed, first_logs: the first of them.
     """
 
     files: int = 0
     links: int = 0
     closed: int = 0
+    logs: int = 0
     first_files: list[str] = field(default_factory=list)
     first_links: list[str] = field(default_factory=list)
     first_closed: list[str] = field(default_factory=list)
+    first_logs: list[str] = field(default_factory=list)
 
-    def add(self, kind: Literal["files", "links", "closed"], path: str) -> None:
+    def add(self, kind: Literal["files", "links", "closed", "logs"], path: str) -> None:
         """Take note of one more."""
         setattr(self, kind, getattr(self, kind) + 1)
         first = getattr(self, f"first_{kind}")
@@ -85,6 +95,9 @@ def walk_folder(
     while pending:
         for entry in _entries(pending.pop(), deadline, passed):
             is_folder = _is_folder(entry)
+            if _is_log(entry.name, is_folder):
+                passed.add("logs", entry.path)
+                continue
             if is_hidden(entry.name, is_folder):
                 continue
             if is_folder and entry.is_symlink():
@@ -108,7 +121,7 @@ def walk_pattern(
     Args:
         folders: whether folders that the last part of the pattern names come, too; not those of `**`, nor those that
             `is_hidden` tells and the pattern does not spell out.
-        passed: gets the folders that may not be read.
+        passed: gets the folders that may not be read, and the logs of tables.
 
     Raises:
         InputError, TimeoutError: as `walk_folder`.
@@ -119,6 +132,8 @@ def walk_pattern(
         visit = pending.pop()
         for name, path, is_link, is_folder in _named(visit, parts, deadline, passed):
             further: set[int] = set()
+            if passed is not None and _is_log(name, is_folder):
+                passed.add("logs", path)
             for state in visit.states:
                 part = parts[state]
                 is_last = state == len(parts) - 1
