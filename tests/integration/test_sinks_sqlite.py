@@ -446,6 +446,16 @@ class TestSqliteTable:
         assert notice.code == "rows_may_be_changed"
         assert notice.message.startswith(f"table scores has {said} of its own, which may change rows")
 
+    def test_a_row_is_judged_by_its_place_whatever_its_columns_are_called(self) -> None:
+        execute(self.uri, "CREATE TABLE scores (rowid INTEGER CHECK (rowid < 10))")
+        rows = pa.record_batch({"rowid": [5, 50]})
+        sink = self.sink()
+        sink.prepare(rows.schema)
+
+        with pytest.raises(RowsRefused) as refused:
+            sink.stage([span_with(rows)], None)
+        assert [row.row for row in refused.value.rows] == [1]
+
     def test_more_columns_than_a_table_has_are_found_out_beforehand(self) -> None:
         columns = pa.schema([(f"c{number}", pa.int64()) for number in range(2001)])
 

@@ -19,6 +19,8 @@ from transforms.sinks.ways import Way, can_fit
 
 # What a table's own declaration demands of a row by itself, beside NOT NULL.
 _DEMANDS = re.compile(r"\b(?:CHECK|STRICT)\b", re.IGNORECASE)
+# How a row's number is called, unless a column is called so.
+_NUMBERS = ("rowid", "_rowid_", "oid")
 # What makes a table drop rows instead of refusing them.
 _DROPS = re.compile(r"\bON\s+CONFLICT\s+(?:IGNORE|REPLACE)\b", re.IGNORECASE)
 # https://www.sqlite.org/limits.html, as SQLite is built everywhere.
@@ -146,13 +148,16 @@ class Table:
                     names = ", ".join(quoted(name) for name in rows.schema.names)
                     # REPLACE lets keys pass that come twice.
                     insert = f"INSERT OR REPLACE INTO {quoted(self.name)} ({names}) SELECT {names} FROM _penstock_rows"
-                    refused += refused_rows(partial(_try, cursor, insert), at, rows.num_rows)
+                    taken = {folded(name) for name in rows.schema.names}
+                    number = next((each for each in _NUMBERS if each not in taken), None)
+                    if number is not None:
+                        refused += refused_rows(partial(_try, cursor, insert, number), at, rows.num_rows)
         return refused
 
 
-def _try(cursor: dbapi.Cursor, insert: str, start: int, stop: int) -> Failure | None:
+def _try(cursor: dbapi.Cursor, insert: str, number: str, start: int, stop: int) -> Failure | None:
     try:
-        cursor.execute(f"{insert} WHERE rowid > {start} AND rowid <= {stop}")
+        cursor.execute(f"{insert} WHERE {number} > {start} AND {number} <= {stop}")
     except dbapi.Error as error:
         return Failure(said(str(error)))
     return None
