@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 
+from predictors.flavors import FLAVORS
 from predictors.specvalue import NamedPath, SpecValue
 
 Nulls = Literal["reject", "pass", "fail"]
@@ -32,7 +33,7 @@ class ModelSpec(SpecValue):
     """
 
     uri: str
-    flavor: Literal["onnx", "python"]
+    flavor: str
     # Mappings are not hashable.
     features: Features = field(default=None, hash=False)
     nulls: Nulls = "reject"
@@ -42,7 +43,7 @@ class ModelSpec(SpecValue):
     @property
     def runs_code(self) -> bool:
         """Whether to load the model is to run code that its `uri` names; otherwise that is a file."""
-        return self.flavor == "python"
+        return FLAVORS[self.flavor].runs_code
 
     def paths(self) -> Iterator[NamedPath]:
         """The model's file, where it is one."""

@@ -8,7 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pyarrow as pa
 
-from predictors.base import Features, Outputs, PreparedSpan
+from predictors.base import Features, ModelSpec, Outputs, PreparedSpan
 from predictors.bounds import Bounds
 from predictors.errors import ModelNotLoadable, SchemaMismatch
 from predictors.onnx_file import Opened, open_model
@@ -226,3 +226,8 @@ def _zeros(type_: pa.DataType, rows: int, length: int) -> pa.Array:
 def _padded(tensor: np.ndarray[Any, Any], rows: int) -> np.ndarray[Any, Any]:
     """`tensor` with its last row repeated up to `rows`."""
     return np.concatenate([tensor, np.repeat(tensor[-1:], rows - len(tensor), axis=0)])
+
+
+def make(model: ModelSpec, within: Bounds | None) -> OnnxPredictor:
+    """The predictor of an ONNX model."""
+    return OnnxPredictor(model.uri, model.features, model.nulls == "pass", within, model.outputs)

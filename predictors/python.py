@@ -11,8 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from predictors.answers import Unfit, brief, read_answer
-from predictors.base import Outputs
+from predictors.base import ModelSpec, Outputs
 from predictors.blame import blame, log_once
+from predictors.bounds import Bounds
 from predictors.errors import ModelNotLoadable, PredictorError, SchemaMismatch, WrongAnswer
 from predictors.feeding import check_names
 from predictors.finding import defined_at, find_class, named
@@ -256,3 +257,16 @@ def _files_of(cls: type) -> tuple[str, ...]:
 def _type_name(value: object) -> str:
     cls = type(value)
     return cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
+
+
+def make(model: ModelSpec, within: Bounds | None) -> PythonPredictor:
+    """The predictor of a Python class, which is code, and not held against `within`.
+
+    Raises:
+        ModelNotLoadable: it cannot be imported, or features are given by inputs.
+    """
+    if isinstance(model.features, Mapping):
+        raise ModelNotLoadable(
+            f"model.features names inputs of model {model.uri}, and a class has none; list the columns instead"
+        )
+    return PythonPredictor(model.uri, model.features, model.args, model.outputs)

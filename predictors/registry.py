@@ -1,10 +1,11 @@
 """From a model's spec to the predictor of its flavor."""
 
-from collections.abc import Mapping
+import importlib
 
 from predictors.base import ModelSpec, Predictor
 from predictors.bounds import Bounds
 from predictors.errors import ModelNotLoadable
+from predictors.flavors import FLAVORS, known_flavors
 
 
 def make_predictor(model: ModelSpec, within: Bounds | None = None) -> Predictor:
@@ -16,17 +17,9 @@ def make_predictor(model: ModelSpec, within: Bounds | None = None) -> Predictor:
     Raises:
         ModelNotLoadable: the flavor is not known, or its class cannot be imported.
     """
-    match model.flavor:
-        case "onnx":
-            from predictors.onnx import OnnxPredictor
-
-            return OnnxPredictor(model.uri, model.features, model.nulls == "pass", within, model.outputs)
-        case "python":
-            from predictors.python import PythonPredictor
-
-            if isinstance(model.features, Mapping):
-                raise ModelNotLoadable(
-                    f"model.features names inputs of model {model.uri}, and a class has none; list the columns instead"
-                )
-            return PythonPredictor(model.uri, model.features, model.args, model.outputs)
-    raise ModelNotLoadable(f"model.flavor {model.flavor!r} is not known; use onnx or python")
+    flavor = FLAVORS.get(model.flavor)
+    if flavor is None:
+        raise ModelNotLoadable(f"model.flavor {model.flavor!r} is not known; use {known_flavors()}")
+    module, _, name = flavor.maker.partition(":")
+    predictor: Predictor = getattr(importlib.import_module(module), name)(model, within)
+    return predictor

@@ -17,13 +17,12 @@ from launcher.request.parts import (
     INPUT_SCHEMA,
     OUTPUT_COLUMN,
     OUTPUTS,
-    PYTHON_URI,
     Part,
     Remedy,
-    flavor_of,
 )
 from launcher.request.paths import path_fault
 from predictors.finding import written_as_class
+from predictors.flavors import FLAVORS, flavor_of, known_flavors
 from transforms.typenames import type_named
 
 _Shape = TypeVar("_Shape", bound=Part)
@@ -108,9 +107,9 @@ def model_mistakes(
         mistakes.append(Mistake((*at, "uri"), f"is {shown(uri)}, {fault}"))
     elif isinstance(uri, str) and uri:
         if flavor is None and (*at, "flavor") not in known and flavor_of(uri) is None:
-            line = f"is missing and {dotted((*at, 'uri'))} {shown(uri)} does not tell it; use onnx or python"
+            line = f"is missing and {dotted((*at, 'uri'))} {shown(uri)} does not tell it; use {known_flavors()}"
             mistakes.append(Mistake((*at, "flavor"), line))
-        if flavor == "python" and not PYTHON_URI.fullmatch(uri) and not (templates and "{{" in uri):
+        if flavor == "python" and not FLAVORS[flavor].uri.fullmatch(uri) and not (templates and "{{" in uri):
             line = f"is {shown(uri)}, and flavor python needs module:Class; name a class"
             mistakes.append(Mistake((*at, "uri"), line))
     names = _Names(max_chars, max_names)

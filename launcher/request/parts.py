@@ -1,6 +1,5 @@
 """What a job's spec may hold, as pydantic reads it; beside each field stands what to write when it is wrong."""
 
-import re
 import warnings
 from dataclasses import dataclass, fields
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,13 +10,13 @@ from launcher.request.paths import local_path
 from pipelines.kinds import input_kind, output_kind
 from pipelines.spec import Config, Rejects
 from predictors.base import Features, ModelSpec, Nulls, tupled_names
+from predictors.flavors import flavor_of
 from transforms.sinks.mode import Mode
 from transforms.sinks.output import Output
 from transforms.sources.input import Input
 
 Flavor = Literal["onnx", "python"]
 
-PYTHON_URI = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _DEFAULTS = Config()
 
 
@@ -90,9 +89,9 @@ class ModelPart(Part):
         """The model, once nothing is wrong with it."""
         flavor = self.flavor or flavor_of(self.uri)
         assert flavor is not None
-        uri = self.uri if flavor == "python" else local_path(self.uri)
         outputs = tupled_names(self.outputs)
-        return ModelSpec(uri, flavor, _features(self.features), self.nulls, outputs=outputs, args=self.args)
+        model = ModelSpec(self.uri, flavor, _features(self.features), self.nulls, outputs=outputs, args=self.args)
+        return model.with_paths(lambda each: local_path(each.path))
 
 
 class SqlInputPart(Part):
@@ -205,13 +204,6 @@ def _features(value: Any) -> Features:
     if isinstance(value, dict):
         value = {name: [columns] if isinstance(columns, str) else columns for name, columns in value.items()}
     return tupled_names(value)
-
-
-def flavor_of(uri: str) -> Flavor | None:
-    """The flavor that a model's uri tells, if it does."""
-    if uri.lower().endswith(".onnx"):
-        return "onnx"
-    return "python" if PYTHON_URI.fullmatch(uri) else None
 
 
 def input_of(read: Any) -> Input:

@@ -38,13 +38,14 @@ from launcher.request.checking import (
     twice_mistakes,
 )
 from launcher.request.messages import Location, Mistake, described, refused
-from launcher.request.parts import Part, flavor_of, input_of, output_of
+from launcher.request.parts import Part, input_of, output_of
 from launcher.request.paths import local_path
 from launcher.request.reading import json_body
 from launcher.state.job import Status
 from launcher.templates import meant
 from pipelines.spec import Config, Rejects
 from predictors.base import ModelSpec
+from predictors.flavors import flavor_of
 from transforms.sinks.output import Output
 from transforms.sources.input import Input
 
