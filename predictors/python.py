@@ -20,6 +20,10 @@ from predictors.finding import defined_at, find_class, named
 from predictors.naming import Naming
 
 
+class ModelExited(Exception):
+    """A model would have ended its process, as by `sys.exit`. Bad data to whoever scores, as other exceptions are."""
+
+
 @dataclass
 class PythonPredictor:
     """Scores with a class of the user's.
@@ -127,21 +131,25 @@ class PythonPredictor:
         """Hand `rows` to the class. An exception of its own leaves with its place in the user's code.
 
         Raises:
-            WrongAnswer: what it returned is no table, or not the one that was promised; or it called `sys.exit`.
+            WrongAnswer: what it returned is no table, or not the one that was promised.
+            ModelExited: it called `sys.exit`, or raised another exception that is no `Exception`.
         """
         if self._model is None:
             raise ModelNotLoadable(f"model {self.uri} was not loaded")
         try:
             answer = self._model.predict(rows)
-        except SystemExit as error:
-            # It would end the thread without a word, and the job would wait for it forever.
-            raise WrongAnswer(f"model {self.uri}: predict called sys.exit({error.code!r})") from error
         except PredictorError:
             raise
         except Exception as error:
             blame(error, self._own)
             log_once(error, self.uri)
             raise
+        except BaseException as error:
+            # It would end the thread without a word, and the job would wait for it forever; rows may be to blame.
+            ended = ModelExited(_how_it_ended(error)).with_traceback(error.__traceback__)
+            blame(ended, self._own)
+            log_once(error, self.uri)
+            raise ended from error
         try:
             return self._read(answer, rows.num_rows)
         except Unfit as error:
@@ -257,6 +265,13 @@ def _files_of(cls: type) -> tuple[str, ...]:
 def _type_name(value: object) -> str:
     cls = type(value)
     return cls.__name__ if cls.__module__ == "builtins" else f"{cls.__module__}.{cls.__name__}"
+
+
+def _how_it_ended(error: BaseException) -> str:
+    if isinstance(error, SystemExit):
+        return f"predict called sys.exit({'' if error.code is None else repr(error.code)})"
+    text = str(error)
+    return f"predict raised {type(error).__name__}" + (f": {text}" if text else "")
 
 
 def make(model: ModelSpec, within: Bounds | None) -> PythonPredictor:

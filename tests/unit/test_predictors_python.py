@@ -15,8 +15,8 @@ from predictors.errors import ModelNotLoadable, RowsRejected, SchemaMismatch, Wr
 from predictors.finding import check_names
 from predictors.onnx import OnnxPredictor
 from predictors.pool.inline import check_answer
-from predictors.python import PythonPredictor
-from predictors.recovery import text_of
+from predictors.python import ModelExited, PythonPredictor
+from predictors.recovery import kind_of, text_of
 from predictors.registry import make_predictor
 
 Define = Callable[[str], str]
@@ -608,12 +608,22 @@ class Model:
             "declare another"
         )
 
-    def test_a_class_that_would_end_the_process_ends_the_job_with_its_name(self, define: Define) -> None:
-        uri = define("import sys\nclass Model:\n    def predict(self, rows):\n        sys.exit(3)")
+    @pytest.mark.parametrize(
+        ("line", "said"),
+        [
+            ("import sys; sys.exit(3)", "predict called sys.exit(3)"),
+            ("import sys; sys.exit()", "predict called sys.exit()"),
+            ("raise KeyboardInterrupt", "predict raised KeyboardInterrupt"),
+            ("raise GeneratorExit('enough')", "predict raised GeneratorExit: enough"),
+        ],
+    )
+    def test_a_class_that_would_end_the_process_has_met_a_bad_row(self, define: Define, line: str, said: str) -> None:
+        uri = define(f"class Model:\n    def predict(self, rows):\n        {line}")
 
-        with pytest.raises(WrongAnswer) as caught:
+        with pytest.raises(ModelExited) as caught:
             loaded(uri).predict(ROWS)
-        assert str(caught.value) == f"model {uri}: predict called sys.exit(3)"
+        assert text_of(caught.value) == f"{said} ({uri.partition(':')[0]}.py:3 in predict)"
+        assert kind_of(caught.value) == "bad_data"
 
     @pytest.mark.parametrize("rows", [0, 1, 3])
     def test_another_number_of_rows(self, rows: int) -> None:
