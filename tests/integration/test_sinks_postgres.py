@@ -630,10 +630,17 @@ class TestPostgresTable:
         execute(
             database,
             f"GRANT CREATE, USAGE ON SCHEMA predictions TO {role}",
-            "CREATE TABLE predictions.scores (id bigint, score real, name text)",
+            "CREATE FUNCTION public.day() RETURNS date LANGUAGE sql AS 'SELECT current_date'",
+            "REVOKE EXECUTE ON FUNCTION public.day() FROM public",
+            "CREATE TABLE predictions.scores (id bigint, score real, name text, key serial)",
+            "ALTER TABLE predictions.scores ADD COLUMN day date DEFAULT public.day()",
         )
         table = refusal(lambda: sink.prepare(SCHEMA))
         execute(database, f"GRANT INSERT, DELETE ON predictions.scores TO {role}")
+        sequence = refusal(lambda: sink.prepare(SCHEMA))
+        execute(database, f"GRANT USAGE ON SEQUENCE predictions.scores_key_seq TO {role}")
+        function = refusal(lambda: sink.prepare(SCHEMA))
+        execute(database, f"GRANT EXECUTE ON FUNCTION public.day() TO {role}")
         write(other, rows_of(0, 10), "job_2")
         ledger = refusal(lambda: sink.prepare(SCHEMA))
         execute(
@@ -648,6 +655,8 @@ class TestPostgresTable:
 
         assert f'GRANT CREATE, USAGE ON SCHEMA "predictions" TO "{role}"' in schema
         assert 'GRANT INSERT, DELETE ON "predictions"."scores"' in table
+        assert f'column key has by default: GRANT USAGE ON SEQUENCE predictions.scores_key_seq TO "{role}"' in sequence
+        assert f'column day has by default: GRANT EXECUTE ON FUNCTION day() TO "{role}"' in function
         assert f'GRANT SELECT, INSERT ON "predictions"."{LEDGER_TABLE}" TO "{role}"' in ledger
         assert "row security" in rows
         assert execute(database, "SELECT count(*) FROM predictions.scores") == [(10,)]

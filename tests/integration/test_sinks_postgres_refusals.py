@@ -116,8 +116,12 @@ def test_rows_whose_key_is_taken_are_named_by_their_place(job: Scene, schema: st
             ["CREATE TABLE scores (id bigint, score float8, at int DEFAULT 1, CHECK (id <> 82 OR at > 1))"],
             "in-01.parquet:2: ",
         ),
+        (
+            ["CREATE TABLE scores (id bigint, score float8, part float8 GENERATED ALWAYS AS (1 / (id - 82)) STORED)"],
+            "in-01.parquet:2: division by zero",
+        ),
     ],
-    ids=["foreign key", "exclusion", "partition", "check with a default"],
+    ids=["foreign key", "exclusion", "partition", "check with a default", "generated"],
 )  # fmt: skip
 def test_rows_that_are_refused_only_when_published_are_named_by_their_place(
     job: Scene, schema: str, made: list[str], said: str

@@ -24,6 +24,7 @@ _RELATION = """
            relation.relkind = 'p' OR relation.relispartition OR relation.relhasrules
            OR EXISTS (SELECT FROM pg_index WHERE indrelid = relation.oid AND (indisunique OR indisexclusion))
            OR EXISTS (SELECT FROM pg_constraint WHERE conrelid = relation.oid AND contype IN ('c', 'f'))
+           OR EXISTS (SELECT FROM pg_attribute WHERE attrelid = relation.oid AND attgenerated <> '')
            OR EXISTS (SELECT FROM pg_trigger WHERE tgrelid = relation.oid AND NOT tgisinternal AND tgenabled <> 'D'
                       AND tgtype & 4 = 4),
            EXISTS (SELECT FROM pg_rewrite WHERE ev_class = relation.oid AND ev_type = '3' AND ev_enabled <> 'D'),
@@ -75,6 +76,22 @@ _CHECKS = """
         WHERE attname IS NULL OR key <= 0 OR NOT attname = ANY (string_to_array($2::text, chr(1)))
     )
     ORDER BY conname
+"""
+
+# What the defaults of columns use that we do not write. The number of an identity column is anybody's.
+_CLOSED_DEFAULTS = """
+    SELECT attname::text, CASE WHEN sequence.oid IS NOT NULL THEN format('USAGE ON SEQUENCE %s', sequence.oid::regclass)
+                               ELSE format('EXECUTE ON FUNCTION %s', function.oid::regprocedure) END
+    FROM pg_attribute AS attribute
+    JOIN pg_attrdef AS given ON given.adrelid = attribute.attrelid AND given.adnum = attribute.attnum
+    JOIN pg_depend AS uses ON uses.classid = 'pg_attrdef'::regclass AND uses.objid = given.oid
+    LEFT JOIN pg_class AS sequence
+        ON uses.refclassid = 'pg_class'::regclass AND sequence.oid = uses.refobjid AND sequence.relkind = 'S'
+    LEFT JOIN pg_proc AS function ON uses.refclassid = 'pg_proc'::regclass AND function.oid = uses.refobjid
+    WHERE attribute.attrelid = $1::bigint::oid AND NOT attname = ANY (string_to_array($2::text, chr(1)))
+      AND (NOT has_sequence_privilege(sequence.oid, 'USAGE, UPDATE')
+           OR NOT has_function_privilege(function.oid, 'EXECUTE'))
+    ORDER BY attribute.attnum
 """
 
 _TYPE = """
@@ -162,6 +179,11 @@ def columns(cursor: dbapi.Cursor, table: PostgresTable) -> list[Column]:
 def checks(cursor: dbapi.Cursor, oid: int, names: list[str]) -> list[tuple[str, str]]:
     """Name and condition of the CHECK constraints that need no other column than `names`."""
     return [(name, condition) for name, condition in fetch(cursor, _CHECKS, (oid, "\x01".join(names)))]
+
+
+def closed_defaults(cursor: dbapi.Cursor, oid: int, names: list[str]) -> list[tuple[str, str]]:
+    """Columns beside `names` whose defaults the user may not use, and which right is missing."""
+    return [(name, right) for name, right in fetch(cursor, _CLOSED_DEFAULTS, (oid, "\x01".join(names)))]
 
 
 def column_of_type(cursor: dbapi.Cursor, name: str, written: str) -> Column | None:

@@ -13,7 +13,17 @@ from transforms.sinks.columns import kind_of
 from transforms.sinks.entries import newest_publisher
 from transforms.sinks.mode import Mode, other_result
 from transforms.sinks.names import PostgresTable, quoted
-from transforms.sinks.pgcatalog import Relation, checks, column_of_type, columns, fetch, lock, may_use_schema, relation
+from transforms.sinks.pgcatalog import (
+    Relation,
+    checks,
+    closed_defaults,
+    column_of_type,
+    columns,
+    fetch,
+    lock,
+    may_use_schema,
+    relation,
+)
 from transforms.sinks.pgcolumns import NAME_BYTES, Column, natural, way_into
 from transforms.sinks.pgstaging import POSITION, ROW, SPLIT
 from transforms.sinks.ways import can_fit
@@ -188,6 +198,10 @@ class Target:
                     " to output.columns, or give it a default"
                 )
         found = relation(self.cursor, self.table)
+        for name, right in closed_defaults(self.cursor, found.oid, schema.names) if found is not None else []:
+            raise self.error(
+                f"no right to what its column {name} has by default: GRANT {right} TO {quoted(self._user())}"
+            )
         self._check_number(len(declared), found)
         if found is not None and (found.has_row_triggers or found.has_rules):
             what = "triggers" if found.has_row_triggers else "rules"
