@@ -151,6 +151,31 @@ def test_a_declared_type_joins_what_has_no_common_one_as_long_as_no_value_change
 
 
 @pytest.mark.parametrize(
+    ("given", "type"),
+    [
+        (pa.nulls(2), pa.int64()),
+        (pa.array([[None], None]), pa.list_(pa.date32())),
+        (pa.array([{"a": None}]), pa.struct([("a", pa.string())])),
+    ],
+    ids=["nulls", "in lists", "in structs"],
+)
+def test_a_declared_type_takes_nulls_of_none(tmp_path: Path, given: pa.Array, type: pa.DataType) -> None:
+    source = opened(write(tmp_path, x=[given]), {"x": type})
+
+    assert source.schema.field("x").type == type
+    assert values(source) == given.to_pylist()
+
+
+@pytest.mark.parametrize("empty", [pa.string(), pa.struct([("a", pa.int8())])], ids=["text", "a struct"])
+def test_files_without_rows_may_have_other_types(tmp_path: Path, empty: pa.DataType) -> None:
+    source = opened(write(tmp_path, x=[pa.array([], empty), pa.array([1, 2])]))
+
+    assert source.schema.field("x").type == pa.int64()
+    assert values(source) == [1, 2]
+    assert source.notices[0].code == "types_unified"
+
+
+@pytest.mark.parametrize(
     ("declared", "message"),
     [
         ({"y": pa.int64()}, r"input.schema names 'y', which the files do not have, as \S*a.parquet: x"),

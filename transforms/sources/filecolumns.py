@@ -56,7 +56,7 @@ class FileColumns:
             InputError: the file is damaged, or a value would not be the same under the column's type.
         """
         groups = range(self.opened.metadata.num_row_groups) if row_groups is None else row_groups
-        if not groups:
+        if not groups or not self.opened.metadata.num_rows:
             return
         streams = (
             opened.iter_batches(batch_size=batch_size, row_groups=list(groups), columns=names)
@@ -131,7 +131,7 @@ class FileColumns:
             found = restored(found, self._plain_lists[wanted.name])
         try:
             return (
-                conform(found, wanted.type) if _widens(found.type, wanted.type) else conform_exactly(found, wanted.type)
+                conform(found, wanted.type) if widens(found.type, wanted.type) else conform_exactly(found, wanted.type)
             )
         except Lossy as error:
             raise InputError(
@@ -140,7 +140,7 @@ class FileColumns:
             ) from error
 
 
-def _widens(given: pa.DataType, to: pa.DataType) -> bool:
+def widens(given: pa.DataType, to: pa.DataType) -> bool:
     """Whether `to` holds all values of `given`, save times out of its range."""
     try:
         return given == to or bool(common_type(given, to) == to)

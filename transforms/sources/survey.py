@@ -16,7 +16,7 @@ from predictors.notices import Notice
 from predictors.taking import no_values
 from transforms.errors import InputError
 from transforms.sources.conforming import Lossy, conform_exactly
-from transforms.sources.filecolumns import FileColumns
+from transforms.sources.filecolumns import FileColumns, widens
 from transforms.sources.files import Unit, encrypted_columns, fingerprint, open_file
 from transforms.sources.int96 import int96_columns, units_that_fit
 from transforms.sources.partitions import Partitions, partition_of, partition_value
@@ -51,10 +51,12 @@ class _Alike:
     Args:
         schema: their own, INT96 under a unit that keeps every value.
         int96: the columns that have such times, and under which unit.
+        rows: of all of them together.
     """
 
     schema: pa.Schema
     int96: Mapping[str, Unit]
+    rows: int = 0
     files: list[str] = field(default_factory=list)
 
     @property
@@ -123,6 +125,7 @@ def _grouped(files: Sequence[str], within: Bounds | None, closed: _Closed) -> tu
         if last is None or last.int96 != int96 or not last.schema.equals(schema):
             last = groups.setdefault((schema.to_string(), tuple(int96.items())), _Alike(schema, int96))
         last.files.append(file)
+        last.rows += opened.metadata.num_rows
     return list(groups.values()), tuple(stamps)
 
 
@@ -173,6 +176,11 @@ class _Column:
     def having(self) -> list[_Alike]:
         return [group for group in self.groups if self.name in group.schema.names]
 
+    @property
+    def telling(self) -> list[_Alike]:
+        """Those whose types matter: where there are no rows, as some writers make files, no value can change."""
+        return [group for group in self.having if group.rows] or self.having
+
     def type_in(self, group: _Alike) -> pa.DataType:
         return group.schema.field(self.name).type
 
@@ -204,7 +212,7 @@ class _Column:
             yield Notice("column_missing_in_files", line, len(lacking))
 
     def _common_type(self, closed: _Closed) -> pa.DataType | None:
-        having = self.having
+        having = self.telling
         common = self.type_in(having[0])
         for group in having[1:]:
             given = self.type_in(group)
@@ -239,10 +247,11 @@ class _Column:
         Raises:
             InputError: it cannot.
         """
-        for group in self.having:
+        for group in self.telling:
             given = self.type_in(group)
             try:
-                conform_exactly(no_values(given), declared)
+                if not widens(given, declared):
+                    conform_exactly(no_values(given), declared)
                 if self.name in group.int96:
                     # Text, say, would depend on the unit under which it was made.
                     is_alike = in_micros(given) == in_micros(declared) and len(units_of(declared)) == 1
