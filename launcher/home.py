@@ -30,6 +30,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launcher.errors import HomeUnusable, JobAlive
+from transforms.place import NOTICES_FILE, PLAN_FILE, PROGRESS_FOLDER
 
 # Enough for a state change in the store's write-ahead log (three pages of 4 KB, its index of 32 KB) and a traceback.
 RESERVE_BYTES = 256 * 1024
@@ -38,7 +39,6 @@ MIN_FREE_BYTES = 16 * 1024 * 1024
 # Who looks whether a job lives holds its lock for some microseconds; who wants it tries again for this long.
 LOCK_PATIENCE_S = 0.5
 # In a job's folder: what was noticed of its data, for whoever records how it ended.
-NOTICES_FILE = "notices.json"
 
 
 class JobLock:
@@ -80,7 +80,7 @@ class JobFolder:
     @property
     def progress(self) -> Path:
         """Folder of live counters, one file per worker."""
-        return self.path / "progress"
+        return self.path / PROGRESS_FOLDER
 
     @property
     def preparing(self) -> Path:
@@ -90,7 +90,7 @@ class JobFolder:
     @property
     def plan(self) -> Path:
         """The plan; there once the job is planned."""
-        return self.path / "plan.json"
+        return self.path / PLAN_FILE
 
     @property
     def notices(self) -> Path:

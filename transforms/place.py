@@ -6,6 +6,9 @@ from pathlib import Path
 
 from predictors.bounds import Bounds, lies_in
 
+# What lies in a job's own folder: what is to be read, what was noticed meanwhile, and how far each attempt is.
+PLAN_FILE, NOTICES_FILE, PROGRESS_FOLDER = "plan.json", "notices.json", "progress"
+
 
 @dataclass(frozen=True)
 class JobPlace:

@@ -8,9 +8,8 @@ import pyarrow as pa
 
 from launcher.estimate.forecast import Sample, Work, forecast
 from launcher.estimate.sampling import Sampled, cost_of, score_sample
-from launcher.worker.apart import check_apart
-from launcher.worker.bound import Bound, bind
-from launcher.worker.destination import check_destinations
+from pipelines.binding import Binding, bind
+from pipelines.destinations import check_destinations, check_disjoint
 from pipelines.spec import JobSpec
 from predictors.bounds import Bounds
 from predictors.notices import Notice, merged
@@ -85,7 +84,7 @@ def look(spec: JobSpec, is_warm: bool = False, within: Bounds | None = None) -> 
     """
     predictor, library = cost_of(lambda: make_predictor(spec.model, within))
     _, loaded = cost_of(predictor.load)
-    check_apart(spec, None)
+    check_disjoint(spec, None)
     opened = spec.input.look(within, _QUERY_ROWS)
     source = opened.source
     bound = bind(spec, predictor, source)
@@ -129,7 +128,9 @@ def _too_many_rejects(spec: JobSpec, scored: Sampled) -> list[Notice]:
     return [Notice("above_max_reject_ratio", message)]
 
 
-def _work(spec: JobSpec, bound: Bound, splits: Sequence[Split], opened: Looked, sample: Sample, is_warm: bool) -> Work:
+def _work(
+    spec: JobSpec, bound: Binding, splits: Sequence[Split], opened: Looked, sample: Sample, is_warm: bool
+) -> Work:
     cores = len(os.sched_getaffinity(0))
     workers = threads_of(bound.predictor, spec.config.parallelism)
     table = spec.output.table()

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from launcher.estimate.forecast import Sample
-from launcher.worker.bound import Bound
+from pipelines.binding import Binding
 from pipelines.spec import JobSpec
 from predictors.pool.base import Answers
 from predictors.pool.inline import InlinePool, threads_of
@@ -99,7 +99,7 @@ class _Spent:
         return self.read_s + self.write_s + sum(one.seconds for one in self.rounds)
 
 
-def score_sample(spec: JobSpec, bound: Bound, splits: Sequence[Split], library: Cost, loaded: Cost) -> Sampled:
+def score_sample(spec: JobSpec, bound: Binding, splits: Sequence[Split], library: Cost, loaded: Cost) -> Sampled:
     """Score the first rows as a run would, with as many threads where that takes no longer than people wait.
 
     The first call is made alone; then all threads get a piece at once, over and over.
@@ -145,7 +145,7 @@ _Piece = tuple[Split, int, pa.RecordBatch]
 class _Pieces:
     """The input's first rows in pieces of any length within a span; reading them is timed."""
 
-    def __init__(self, bound: Bound, splits: Sequence[Split], spent: _Spent) -> None:
+    def __init__(self, bound: Binding, splits: Sequence[Split], spent: _Spent) -> None:
         self._batches = (batch for split in splits for batch in bound.source.read(split, bound.columns))
         self._spent = spent
         self._batch: Batch | None = None
@@ -167,7 +167,7 @@ class _Pieces:
         return self._batch.span.split, start, piece
 
 
-def _threads(bound: Bound, spec: JobSpec, loaded: Cost) -> int:
+def _threads(bound: Binding, spec: JobSpec, loaded: Cost) -> int:
     """How many threads are tried: all of the run's, unless each had to load a large model first."""
     workers = threads_of(bound.predictor, spec.config.parallelism)
     if bound.predictor.thread_safe:
@@ -177,7 +177,7 @@ def _threads(bound: Bound, spec: JobSpec, loaded: Cost) -> int:
     return max(min(workers, int(by_time), int(by_memory)), 1)
 
 
-def _load_all(pool: InlinePool, bound: Bound, threads: int) -> None:
+def _load_all(pool: InlinePool, bound: Binding, threads: int) -> None:
     """Have every thread load its model, so that no call is timed with it: a piece without rows makes no call."""
     schema = pa.schema([bound.source.schema.field(name) for name in bound.columns])
     empty = no_rows(schema)

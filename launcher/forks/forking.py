@@ -41,6 +41,7 @@ PRELOAD = (
     "apache_beam.typehints.intrinsic_one_ops",
     "apache_beam.typehints.opcodes",
     "predictors.onnx",
+    "predictors.python",
     # Drivers and dialects of what a job reads and writes.
     "transforms.sinks.table",
     "transforms.sources.sql",

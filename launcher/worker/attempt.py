@@ -1,97 +1,23 @@
-"""One attempt of a job, inside the job's own process: prepare, run, publish.
+"""One attempt of a job that scores, inside the job's own process: prepare, run, publish; or remove what is left of it.
 
-Preparing loads the model, opens the input (a query is snapshotted), checks the one against the other and stores the
-plan; a later attempt finds the plan and does none of it again.
+What these do is for `pipelines` to say; here they are told which job it is.
 """
 
-import base64
-import hashlib
-import importlib.util
-import json
-import os
-import re
-import shutil
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 
-from launcher.home import NOTICES_FILE
 from launcher.state.job import Job
-from launcher.worker.apart import check_apart
-from launcher.worker.bound import Bound, bind
-from launcher.worker.destination import make_rejects
-from launcher.worker.pace import seconds_a_row
-from pipelines.batch import BatchRun, build
-from pipelines.options import make_pipeline
-from pipelines.spec import JobSpec
-from predictors.base import ModelSpec
+from pipelines.destinations import make_rejects
+from pipelines.prepare import Attempt, Prepared, drop_snapshot
+from pipelines.prepare import prepare as prepare_spec
+from pipelines.running import Result, run
 from predictors.bounds import Bounds
-from predictors.crashes import FIRST_ROWS, CrashRecord, SpanName
-from predictors.errors import ModelNotLoadable, PredictorError
-from predictors.notices import Notice, merged
-from predictors.pool.inline import threads_of
-from predictors.registry import make_predictor
-from transforms.batches import Split
-from transforms.counts import Counts
-from transforms.errors import InputChanged, OutputError, PipelineError
-from transforms.ledger import count, write_durably
-from transforms.pending import PENDING
 from transforms.place import JobPlace
-from transforms.publish import Gate, Publication, publish
-from transforms.rejects import RejectFolder
-from transforms.score import Scoring
-from transforms.sinks.base import Sink
-from transforms.sources.base import NoRows, cut
+from transforms.sources.base import NoRows
 from transforms.sources.input import OnCopied
-from transforms.telemetry import Telemetry
 
-# How long what is scored may take to be staged once the graph has failed.
-_KEEP_S = 3.0
-# Processes that may end while they ask a model for its pace.
-_MOST_ASKED = 2
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """All that `run` needs.
-
-    Args:
-        spec: what was asked for.
-        total_rows: rows of the plan.
-        output, rejects: where the result and the rejects will be, for people.
-        already: rows that the ledger had when the attempt began.
-        publication: the plan, the sink, the rejects, and the terms.
-        bound: model and input; None when the result is published and only tidying is left.
-        telemetry: where the counters go.
-        in_flight_share: of the spans that are in flight at once; less after an attempt that ran out of memory.
-        crashes: what is known of earlier attempts that died while the model was called.
-        notices: what was found about the data while preparing, by this attempt or the one that planned.
-        row_s: seconds that the model was seen to take for a row, all threads together; None where it was not asked.
-    """
-
-    spec: JobSpec
-    total_rows: int
-    output: str
-    rejects: str
-    already: Counts
-    publication: Publication
-    bound: Bound | None
-    telemetry: Telemetry
-    in_flight_share: float
-    crashes: CrashRecord
-    notices: tuple[Notice, ...] = ()
-    row_s: float | None = None
-
-
-@dataclass(frozen=True)
-class Result:
-    """How an attempt ended well: rows of the whole job, thread-seconds of this attempt."""
-
-    counts: Counts
-    outcome: str
-    seconds: dict[str, float] = field(default_factory=dict)
+__all__ = ["Prepared", "Result", "discard", "discard_apart", "drop_snapshot", "prepare", "run"]
 
 
 def prepare(
@@ -100,199 +26,15 @@ def prepare(
     """Load, open, check and plan; or take up what an earlier attempt planned.
 
     Args:
-        folder: the job's own; gets `plan.json` and, for a query, `snapshot/`.
+        folder: the job's own.
         within: where the files that the job's spec names have to lie whenever one of them is opened, wherever their
             names lead by then; None: anywhere.
 
     Raises:
         PipelineError, PredictorError: one line that says what is wrong.
     """
-    plan_file = folder / "plan.json"
-    try:
-        return _prepare(job, folder, plan_file, on_snapshot, within)
-    finally:
-        if not plan_file.exists():
-            # It failed, and another attempt would ask the query anew.
-            drop_snapshot(folder)
-
-
-def _prepare(job: Job, folder: Path, plan_file: Path, on_snapshot: OnCopied, within: Bounds | None) -> Prepared:
-    spec = job.spec
-    stored = json.loads(plan_file.read_bytes()) if plan_file.exists() else None
-    place = JobPlace(job.id, folder, within)
-    sink = spec.output.sink(place)
-    if stored is not None and sink.published() is not None:
-        return _published(job, place, stored, sink)
-    crashes = CrashRecord(folder)
-    found = crashes.take_up()
-    predictor = make_predictor(spec.model, within)
-    predictor.load()
-    model_sha256 = _model_sha256(spec.model, within)
-    if stored is None:
-        check_apart(spec, folder)
-        source = spec.input.open(place, spec.config.batch_size, on_snapshot)
-        first_rows = SpanName(FIRST_ROWS, 0, 1) if predictor.output_schema is None else None
-        if first_rows is not None and found.suspects_in(first_rows):
-            line = "declares no output_schema, and its process died when it was asked with the first rows; declare one"
-            raise ModelNotLoadable(f"model {spec.model.uri} {line}")
-        with crashes.running().during(first_rows):
-            bound = bind(spec, predictor, source, likely=_predictions_added_to(spec, folder))
-    else:
-        if stored["model_sha256"] != model_sha256:
-            raise InputChanged(f"model {spec.model.uri} changed after the job was planned; run the job anew")
-        source = spec.input.reopen(stored["input"], _schema(stored["input"]["schema"]), place)
-        bound = bind(spec, predictor, source, _schema(stored["predictions"]))
-    rejects = make_rejects(spec, place, source)
-    if stored is None:
-        noticed = [*source.notices, *sink.check(bound.output_schema), *rejects.check()]
-    sink.prepare(bound.output_schema)
-    rejects.prepare()
-    row_s = None
-    if stored is None:
-        splits, row_s = _plan(spec, bound, folder)
-        stored = {
-            "model_sha256": model_sha256,
-            "input": {
-                "source": spec.input.source,
-                **spec.input.to_reopen(source),
-                "schema": _encoded(source.schema),
-            },
-            "predictions": _encoded(predictor.output_schema),
-            "splits": [split.to_json() for split in splits],
-            "notices": [notice.to_json() for notice in merged(noticed)],
-        }
-        write_durably(plan_file, json.dumps(stored).encode())
-    publication = _publication(job, folder, stored, sink, rejects)
-    already = count(sink.all_notes())
-    return replace(_prepared(job, folder, publication, already, bound), row_s=row_s)
-
-
-def _predictions_added_to(spec: JobSpec, folder: Path) -> pa.Schema | None:
-    """The prediction columns of the job to whose result rows are to be added; None where it is not known any more."""
-    if spec.output.appends_to is None:
-        return None
-    try:
-        return _schema(json.loads((folder.parent / spec.output.appends_to / "plan.json").read_bytes())["predictions"])
-    except FileNotFoundError:
-        return None
-
-
-def _plan(spec: JobSpec, bound: Bound, folder: Path) -> tuple[tuple[Split, ...], float | None]:
-    """The splits of the input, cut into spans by how many threads share it, and by the pace of the model.
-
-    Also what a row took, of all threads together, where the model was asked.
-
-    The file `asked` in the job's folder has a byte for each process that came to its end while it asked the model for
-    its pace. After two the model is not asked, nor after one that died of the call: the run has to get along with it.
-    """
-    asked, crashes = folder / "asked", CrashRecord(folder)
-    batch_size, threads = spec.config.batch_size, threads_of(bound.predictor, spec.config.parallelism)
-    splits = cut(bound.source.plan(bound.columns, batch_size), batch_size, threads)
-    longest = max(splits, key=_longest_span, default=None)
-    if longest is None or _longest_span(longest) <= batch_size:
-        return splits, None
-    if asked.exists() and asked.stat().st_size >= _MOST_ASKED:
-        return splits, None
-    first_rows = SpanName(longest.id, 0, _longest_span(longest))
-    if crashes.findings().suspects_in(first_rows):
-        return splits, None
-    with open(asked, "ab") as file:
-        file.write(b".")
-    try:
-        with crashes.running().during(first_rows):
-            row_s = seconds_a_row(bound, longest, batch_size, bound.nulls, threads)
-    finally:
-        asked.unlink(missing_ok=True)
-    return cut(splits, batch_size, threads, row_s), None if row_s is None else row_s / threads
-
-
-def _longest_span(split: Split) -> int:
-    """Rows of the longest span of a split."""
-    return split.span_rows if split.rows is None else min(split.span_rows, split.rows)
-
-
-def _published(job: Job, place: JobPlace, stored: dict[str, Any], sink: Sink) -> Prepared:
-    """What is left to do where an earlier attempt was cut off behind publishing; neither model nor input is needed."""
-    rejects = make_rejects(job.spec, place, NoRows(_schema(stored["input"]["schema"])))
-    publication = _publication(job, place.folder, stored, sink, rejects)
-    return _prepared(job, place.folder, publication, sink.published() or Counts(), None)
-
-
-def _publication(job: Job, folder: Path, stored: dict[str, Any], sink: Sink, rejects: RejectFolder) -> Publication:
-    return Publication(
-        job.id,
-        sink,
-        rejects,
-        _splits(stored),
-        job.spec.rejects.max_reject_ratio,
-        details={"model": {"uri": job.spec.model.uri, "sha256": stored["model_sha256"]}},
-        # A plan of a version that knew none has none.
-        notices=tuple(map(Notice.from_json, stored.get("notices", ()))),
-        notices_file=folder / NOTICES_FILE,
-    )
-
-
-def _prepared(job: Job, folder: Path, publication: Publication, already: Counts, bound: Bound | None) -> Prepared:
-    return Prepared(
-        spec=job.spec,
-        total_rows=sum(split.rows or 0 for split in publication.splits),
-        output=publication.sink.describe(),
-        rejects=publication.rejects.path,
-        already=already,
-        publication=publication,
-        bound=bound,
-        telemetry=Telemetry(str(folder / "progress"), job.attempt),
-        in_flight_share=0.5**job.memory_strikes,
-        crashes=CrashRecord(folder),
-        notices=publication.notices,
-    )
-
-
-def run(prepared: Prepared, gate: Gate) -> Result:
-    """Run the graph to its end, publishing included.
-
-    Args:
-        gate: opened just before anything becomes visible; from there the job cannot be cancelled.
-
-    Raises:
-        PipelineError, PredictorError: one line that says what went wrong; staged rows are kept.
-    """
-    spec, bound, job = prepared.spec, prepared.bound, prepared.publication
-    publication = replace(job, gate=gate)
-    if bound is None:
-        # Published by an earlier attempt; its notes may be gone already, so nobody may ask for them.
-        return _result(publish(publication), prepared)
-    scoring = Scoring(
-        predictor=bound.predictor,
-        passthrough=bound.passthrough,
-        batch_size=spec.config.batch_size,
-        parallelism=spec.config.parallelism,
-        nulls=bound.nulls,
-        retry_count=spec.config.retry_count,
-        on_trial=prepared.already.scored == 0,
-        in_flight_share=prepared.in_flight_share,
-        crashes=prepared.crashes,
-    )
-    pipeline = make_pipeline(spec.config.runner)
-    build(pipeline, BatchRun(bound.source, bound.columns, scoring, publication, prepared.telemetry))
-    try:
-        pipeline.run().wait_until_finish()
-    except (PipelineError, PredictorError) as error:
-        raise _without_step(error) from error
-    finally:
-        # Nothing, unless the graph failed.
-        PENDING.stage(_KEEP_S)
-        prepared.telemetry.counters().flush()
-    counts = publication.sink.published()
-    if counts is None:
-        raise OutputError(f"{prepared.output}: the pipeline ended, but nothing was published; resume the job")
-    return _result(counts, prepared)
-
-
-def _result(counts: Counts, prepared: Prepared) -> Result:
-    values = prepared.telemetry.counters().values()
-    seconds = {name: values[f"{name}_s"] for name in ("read", "score", "write")}
-    return Result(counts, "with_rejects" if counts.rejected else "clean", seconds)
+    attempt = Attempt(job.attempt, job.memory_strikes)
+    return prepare_spec(job.spec, JobPlace(job.id, folder, within), attempt, on_snapshot)
 
 
 def discard(job: Job, folder: Path) -> None:
@@ -309,44 +51,3 @@ def discard_apart(job: Job, folder: Path) -> None:
     """Remove what the job staged elsewhere than at its destination, which cannot be found any more."""
     make_rejects(job.spec, JobPlace(job.id, folder), NoRows(pa.schema([]))).discard()
     drop_snapshot(folder)
-
-
-def drop_snapshot(folder: Path) -> None:
-    """Remove a query's snapshot once nothing will read it again."""
-    shutil.rmtree(folder / "snapshot", ignore_errors=True)
-
-
-def _splits(stored: dict[str, Any]) -> tuple[Split, ...]:
-    return tuple(Split.from_json(split) for split in stored["splits"])
-
-
-def _model_sha256(model: ModelSpec, within: Bounds | None) -> str | None:
-    """What the model was, so that a resume does not mix two. None where there is no file to look at."""
-    path: str | None = model.uri
-    if model.runs_code:
-        module = importlib.util.find_spec(model.uri.partition(":")[0])
-        path = module.origin if module else None
-    if path is None or not os.path.isfile(path):
-        return None
-    if within is None or model.runs_code:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    try:
-        with within.opened(path) as fd, open(fd, "rb", closefd=False) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ModelNotLoadable(f"model {path}: {error.strerror}") from error
-
-
-def _encoded(schema: pa.Schema) -> str:
-    return base64.b64encode(schema.serialize().to_pybytes()).decode()
-
-
-def _schema(encoded: str) -> pa.Schema:
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded)))
-
-
-def _without_step(error: Exception) -> Exception:
-    """The error without the names of steps that Beam appends to its text."""
-    text = re.sub(r"\s*\[while running '[^']*'\]", "", str(error.args[0])) if error.args else ""
-    return type(error)(text, *error.args[1:])

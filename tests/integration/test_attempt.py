@@ -21,9 +21,10 @@ from launcher.state.job import Job, Status
 from launcher.state.registry import Connections
 from launcher.state.sql import SqlJobStore
 from launcher.supervisor import Supervisor
-from launcher.worker import attempt, pace
-from launcher.worker.bound import Bound
+from launcher.worker import attempt
 from launcher.worker.discarding import discard
+from pipelines import calibration, prepare
+from pipelines.binding import Binding
 from pipelines.spec import Config, JobSpec, ParquetInput, ParquetOutput, Rejects, TableOutput
 from predictors.base import ModelSpec
 from predictors.errors import ModelNotLoadable, WrongAnswer
@@ -188,7 +189,7 @@ def test_a_rejected_row_in_the_middle_disturbs_no_type(job: Job, passed: bool) -
 def test_a_model_that_changed_between_attempts_is_refused(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path("job").absolute()
     attempt.prepare(job, folder)
-    monkeypatch.setattr(attempt, "_model_sha256", lambda model, within: "another")
+    monkeypatch.setattr(prepare, "_model_sha256", lambda model, within: "another")
 
     with pytest.raises(InputChanged, match="changed after the job was planned; run the job anew"):
         attempt.prepare(job, folder)
@@ -250,8 +251,8 @@ def test_spans_of_a_slow_model_are_short(large: Callable[..., set[int]]) -> None
 
 
 def test_spans_of_a_fast_model_are_long(large: Callable[..., set[int]], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pace, "_ENOUGH_S", 60.0)
-    monkeypatch.setattr(pace, "_LONGEST_S", 60.0)
+    monkeypatch.setattr(calibration, "_ENOUGH_S", 60.0)
+    monkeypatch.setattr(calibration, "_LONGEST_S", 60.0)
     # Ten rows take it less than 15 s.
     monkeypatch.setattr(base, "SPAN_S", 300_000 / 16 * 1.5)
 
@@ -283,7 +284,7 @@ def test_an_attempt_that_failed_over_asking_does_not_keep_the_next_from_it(
         raise OSError("the disk")
 
     with monkeypatch.context() as patch:
-        patch.setattr(attempt, "seconds_a_row", fail)
+        patch.setattr(prepare, "seconds_per_row", fail)
         for _ in range(2):
             with pytest.raises(OSError, match="the disk"):
                 large(Slow, 300_000)
@@ -297,11 +298,11 @@ def test_the_pace_is_asked_where_spans_are_longest(job: Job, monkeypatch: pytest
     """Rows of the first file are so wide that its spans are short."""
     asked: list[str] = []
 
-    def seconds_a_row(bound: Bound, split: Split, *others: object) -> float:
+    def seconds_per_row(bound: Binding, split: Split, *others: object) -> float:
         asked.append(split.uri)
         return 1.0
 
-    monkeypatch.setattr(attempt, "seconds_a_row", seconds_a_row)
+    monkeypatch.setattr(prepare, "seconds_per_row", seconds_per_row)
     wide, narrow = numbered_rows(1000), numbered_rows(200_000)
     wide = wide.set_column(2, "note", pa.array([f"{n:050000}" for n in range(1000)]))
     write_files(Path("a"), wide)

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 import pyarrow as pa
 import pytest
 
-from launcher.worker.bound import Bound
-from launcher.worker.pace import seconds_a_row
+from pipelines.binding import Binding
+from pipelines.calibration import seconds_per_row
 from transforms.batches import Batch, Span, Split
 
 SCHEMA = pa.schema([("x", pa.float64())])
@@ -57,8 +57,8 @@ def pace(
     model: Model, values: list[float | None] | None = None, batch_size: int = 1000, threads: int = 4
 ) -> float | None:
     given: list[float | None] = [float(x) for x in range(3000)] if values is None else values
-    bound = Bound(model, Input(given), ("x",), (), SCHEMA)  # type: ignore[arg-type]
-    return seconds_a_row(bound, SPLIT, batch_size, "reject", threads, lambda: model.now, lambda: model.cpu)
+    bound = Binding(model, Input(given), ("x",), (), SCHEMA)  # type: ignore[arg-type]
+    return seconds_per_row(bound, SPLIT, batch_size, "reject", threads, lambda: model.now, lambda: model.cpu)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from launcher.worker.bound import bind
+from pipelines.binding import bind
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput
 from predictors.base import ModelSpec, Outputs, tupled_names
 from predictors.errors import SchemaMismatch

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-from launcher.worker.bound import Bound
+from pipelines.binding import Binding
 from predictors.base import Nulls, PreparedSpan
 from predictors.feeding import feed
 from predictors.pool.inline import laid_out
@@ -18,8 +18,8 @@ _GROWTH = 8
 _FIRST_ROWS = 5
 
 
-def seconds_a_row(
-    bound: Bound,
+def seconds_per_row(
+    bound: Binding,
     split: Split,
     batch_size: int,
     nulls: Nulls,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from launcher.worker.learning import answer_to_first_rows
+from pipelines.learning import answer_to_first_rows
 from pipelines.spec import JobSpec
 from predictors.base import Bindable, Nulls, Predictor, Undeclared
 from predictors.errors import SchemaMismatch
@@ -20,7 +20,7 @@ _MAX_SHOWN = 8
 
 
 @dataclass(frozen=True)
-class Bound:
+class Binding:
     """A model and an input that fit together.
 
     Args:
@@ -46,7 +46,7 @@ def bind(
     source: Source,
     predictions: pa.Schema | None = None,
     likely: pa.Schema | None = None,
-) -> Bound:
+) -> Binding:
     """Fit a loaded model and an input together: which columns are read, which the output has.
 
     Args:
@@ -81,12 +81,12 @@ def bind(
             learnt = answer_to_first_rows(predictor, source, spec.config, nulls, likely)
         predictor.learn(learnt)
     predicted = predictor.output_schema
-    _check_apart(spec, passthrough, predicted.names)
+    _check_disjoint(spec, passthrough, predicted.names)
     schema = pa.schema([*(marked(columns.field(name)) for name in passthrough), *predicted])
-    return Bound(predictor, source, read, passthrough, schema, nulls)
+    return Binding(predictor, source, read, passthrough, schema, nulls)
 
 
-def _check_apart(spec: JobSpec, passthrough: Sequence[str], predicted: Sequence[str]) -> None:
+def _check_disjoint(spec: JobSpec, passthrough: Sequence[str], predicted: Sequence[str]) -> None:
     """Demand that no column comes from the input and from the model.
 
     Raises:
