@@ -57,15 +57,17 @@ class Decimals:
         for name in self._declared:
             type_ = self._type(name)
             if name in self._not_finite:
-                remedy = f"as by NULLIF({name}, 'NaN')"
+                remedy = f"make it null in the query, as by NULLIF({name}, 'NaN'), or cast it, as by {name}::float8"
+                if pa.types.is_list(self._schema.field(name).type):
+                    remedy = f"cast it in the query, as by {name}::float8[]"
                 found.append(
                     read_as(name, "double", _NOT_FINITE)
                     if pa.types.is_floating(type_)
                     else read_as(
                         name,
                         "text",
-                        f"{_NOT_FINITE}, and numbers of more than the {_FLOAT_DIGITS} digits that a double keeps; make "
-                        f"it null in the query, {remedy}, or cast it, as by {name}::float8",
+                        f"{_NOT_FINITE}, and numbers of more than the {_FLOAT_DIGITS} digits that a double keeps; "
+                        f"{remedy}",
                     )
                 )
             elif pa.types.is_string(type_):
