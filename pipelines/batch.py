@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import apache_beam as beam
 
-from transforms.publish import Publication, Publish
+from transforms.publish import Publication
 from transforms.read import Read
 from transforms.score import Score, Scoring
 from transforms.sources.base import Source
@@ -34,10 +34,9 @@ class BatchRun:
 
 
 def build(root: beam.Pipeline, run: BatchRun) -> None:
-    """Lay out one run on `root`: read, score, stage; when all is staged, publish."""
+    """Lay out one run on `root`: read, score, stage. What is staged is published once the graph has come to its end."""
     job = run.publication
     splits = root | "Splits" >> beam.Create(job.splits) | "Spread" >> beam.Reshuffle()
     batches = splits | "Read" >> Read(run.source, run.columns, job.sink, run.telemetry)
     scored = batches | "Score" >> Score(run.scoring, run.telemetry)
-    staged = scored | "Stage" >> Stage(job.sink, job.rejects, run.telemetry, run.bounds)
-    staged | "Publish" >> Publish(job)
+    scored | "Stage" >> Stage(job.sink, job.rejects, run.telemetry, run.bounds)

@@ -1,4 +1,4 @@
-"""Runs the graph of a job that is prepared, to its end."""
+"""Runs the graph of a job that is prepared, to its end, and publishes what was staged."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -8,7 +8,7 @@ from pipelines.options import make_pipeline
 from pipelines.prepare import Prepared
 from predictors.errors import PredictorError
 from transforms.counts import Counts
-from transforms.errors import OutputError, PipelineError
+from transforms.errors import PipelineError
 from transforms.pending import PENDING
 from transforms.publish import Gate, publish
 from transforms.score import Scoring
@@ -51,8 +51,18 @@ def run(prepared: Prepared, gate: Gate) -> Result:
         in_flight_share=prepared.in_flight_share,
         crashes=prepared.crashes,
     )
-    pipeline = make_pipeline(spec.config.runner)
-    build(pipeline, BatchRun(bound.source, bound.columns, scoring, publication, prepared.telemetry))
+    run_graph(BatchRun(bound.source, bound.columns, scoring, publication, prepared.telemetry), spec.config.runner)
+    return _result(publish(publication), prepared)
+
+
+def run_graph(batch: BatchRun, runner: str) -> None:
+    """Read, score and stage, to the end. Nothing is published.
+
+    Raises:
+        PipelineError, PredictorError: one line that says what went wrong; staged rows are kept.
+    """
+    pipeline = make_pipeline(runner)
+    build(pipeline, batch)
     try:
         pipeline.run().wait_until_finish()
     except (PipelineError, PredictorError) as error:
@@ -60,11 +70,7 @@ def run(prepared: Prepared, gate: Gate) -> Result:
     finally:
         # Nothing, unless the graph failed.
         PENDING.stage(_KEEP_S)
-        prepared.telemetry.counters().flush()
-    counts = publication.sink.published()
-    if counts is None:
-        raise OutputError(f"{prepared.output}: the pipeline ended, but nothing was published; resume the job")
-    return _result(counts, prepared)
+        batch.telemetry.counters().flush()
 
 
 def _result(counts: Counts, prepared: Prepared) -> Result:

@@ -1,13 +1,13 @@
-"""Publish: the staged result becomes visible, once, if the ledger covers the plan and the rejects are few enough."""
+"""Publish: the staged result becomes visible, once, if the ledger covers the plan and the rejects are few enough.
+
+A step of whoever drives the graph, once that has come to its end: no worker holds the plan, nor what opens the gate.
+"""
 
 import datetime
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
-
-import apache_beam as beam
 
 from predictors.notices import Notice, merged
 from transforms.batches import Split
@@ -16,7 +16,6 @@ from transforms.errors import TooManyRejects
 from transforms.ledger import check_covered, notices_of, write_durably
 from transforms.rejects import RejectFolder
 from transforms.sinks.base import Manifest, Sink
-from transforms.stage import Staged
 
 
 class Gate(Protocol):
@@ -107,31 +106,3 @@ def _too_many(counts: Counts, bound: float) -> str:
         f"{counts.rejected:,} of {counts.total:,} rows were rejected ({counts.reject_ratio:.4g}), and max_reject_ratio "
         f"is {bound:g}; mend the input, or resume the job with --max-reject-ratio {bearable_ratio(counts):g}"
     )
-
-
-class Publish(beam.PTransform):
-    """Publish once all spans are staged; also when there are none. Emits the counts."""
-
-    def __init__(self, job: Publication) -> None:
-        super().__init__()
-        self._publish = _PublishFn(job)
-
-    def expand(self, staged: beam.PCollection[Staged]) -> beam.PCollection[Counts]:
-        return (
-            staged
-            | "Rows" >> beam.Map(_rows_of)
-            | "Barrier" >> beam.CombineGlobally(sum)
-            | "PublishOnce" >> beam.ParDo(self._publish)
-        )
-
-
-def _rows_of(staged: Staged) -> int:
-    return staged.rows
-
-
-class _PublishFn(beam.DoFn):
-    def __init__(self, job: Publication) -> None:
-        self._job = job
-
-    def process(self, rows: int) -> Iterator[Counts]:
-        yield publish(self._job)

@@ -58,12 +58,10 @@ class _ReadFn(beam.DoFn):
         self._columns = columns
         self._ledger = ledger
         self._telemetry = telemetry
-        self._rows_read = beam.metrics.Metrics.counter("penstock", "rows_read")
 
     def process(self, split: Split) -> Iterator[Batch]:
         counters = self._telemetry.counters()
         for batch, read_s in _ahead(read_unnoted(self._source, self._ledger, split, self._columns)):
-            self._rows_read.inc(batch.span.rows)
             counters.add(rows_read=batch.span.rows, read_s=read_s)
             yield batch
 

@@ -113,11 +113,6 @@ class _ScoreFn(beam.DoFn):
         self._telemetry = telemetry
         # One pool a process, however many copies of this DoFn the runner makes.
         self._shared = Shared()
-        metrics = beam.metrics.Metrics
-        self._scored = metrics.counter("penstock", "rows_scored")
-        self._rejected = metrics.counter("penstock", "rows_rejected")
-        self._model_ms = metrics.counter("penstock", "model_ms")
-        self._model_calls = metrics.counter("penstock", "model_calls")
 
     def setup(self) -> None:
         self._pool: Pool = self._shared.acquire(self._make_pool)
@@ -227,10 +222,6 @@ class _ScoreFn(beam.DoFn):
         except Exception as error:
             raise ScoringFailed(f"{_where(batch.span)}: {type(error).__name__}: {text_of(error)}") from error
         scored = assemble(batch, answers, self._scoring.passthrough)
-        self._scored.inc(scored.rows.num_rows)
-        self._rejected.inc(scored.rejected_rows)
-        self._model_ms.inc(round(answers.model_s * 1000))
-        self._model_calls.inc(answers.calls)
         self._telemetry.counters().add(score_s=answers.model_s)
         return scored
 

@@ -117,7 +117,6 @@ class _StageFn(beam.DoFn):
         self._telemetry = telemetry
         self._bounds = bounds
         self._clock: Callable[[], float] = time.monotonic
-        self._rows_written = beam.metrics.Metrics.counter("penstock", "rows_written")
 
     def setup(self) -> None:
         # Encoding and syncing overlap with scoring on every core, and with each other.
@@ -184,9 +183,7 @@ class _StageFn(beam.DoFn):
 
     def _next(self) -> Staged:
         """Wait for the oldest part that is being written."""
-        staged = self._writing.popleft().result()
-        self._rows_written.inc(staged.rows)
-        return staged
+        return self._writing.popleft().result()
 
 
 def _refused(spans: list[ScoredSpan], notes: list[Note]) -> int:

@@ -1,6 +1,8 @@
 """The batch graph, on Beam's own runner and on one that does its worst."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
@@ -8,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from pipelines.batch import BatchRun, build
-from pipelines.options import make_pipeline
+from pipelines.batch import BatchRun
+from pipelines.running import run_graph
 from tests.replaying import ReplayingRunner
 from tests.scenes import Doubler, Scene, hidden, numbered_rows, published_rows, scene
 from transforms.batches import Batch, ScoredSpan, Split
 from transforms.coders import BatchCoder, ScoredSpanCoder, SplitCoder
 from transforms.counts import Counts
 from transforms.errors import TooManyRejects
-from transforms.publish import Publish
+from transforms.publish import AlwaysOpen, publish
 from transforms.read import Read
 from transforms.score import Score
 from transforms.sources.parquet import ParquetSource
@@ -31,6 +33,12 @@ MANIFESTS = [".rejects.penstock.json", ".scores.penstock.json"]
 @pytest.fixture
 def small(tmp_path: Path) -> Scene:
     return scene(tmp_path, numbered_rows(1000, bad=BAD, nulls=NULLS))
+
+
+def finish(run: BatchRun) -> None:
+    """Run the graph and publish."""
+    run_graph(run, "direct")
+    publish(run.publication)
 
 
 def check_published(scene: Scene) -> None:
@@ -50,28 +58,36 @@ def check_published(scene: Scene) -> None:
 
 
 def test_a_run_publishes_each_row_once_and_leaves_nothing_behind(small: Scene) -> None:
-    with make_pipeline("direct") as pipeline:
-        build(pipeline, small.run())
+    finish(small.run())
 
     check_published(small)
     assert hidden(small.folder) == MANIFESTS
     assert small.sink.published() == Counts(scored=991, rejected=9)
 
 
-def test_metrics_add_up(small: Scene) -> None:
-    pipeline = make_pipeline("direct")
-    build(pipeline, small.run())
-    result = pipeline.run()
-    result.wait_until_finish()
+def test_nothing_is_published_before_the_graph_has_ended_well(small: Scene) -> None:
+    run = small.run()
+    run_graph(run, "direct")
 
-    metrics = result.metrics().query(beam.metrics.MetricsFilter().with_namespace("penstock"))["counters"]
-    counters = {metric.key.metric.name: metric.committed for metric in metrics}
-    assert counters["rows_read"] == 1000
-    assert counters["rows_scored"] == 991
-    assert counters["rows_rejected"] == 9
-    assert counters["rows_written"] == 991
-    assert counters["model_calls"] >= 100
-    assert "model_ms" in counters
+    assert small.sink.published() is None
+    assert not (small.folder / "scores").exists()
+    assert publish(run.publication) == Counts(scored=991, rejected=9)
+    assert publish(run.publication) == Counts(scored=991, rejected=9), "again, it changes nothing"
+    check_published(small)
+
+
+def test_no_worker_gets_the_plan_or_what_opens_the_gate(small: Scene) -> None:
+    run = replace(small.run(), publication=replace(small.run().publication, gate=Unpicklable()))
+    finish(run)
+
+    check_published(small)
+
+
+class Unpicklable(AlwaysOpen):
+    """A gate that must not leave the process of the job."""
+
+    def __reduce__(self) -> Any:
+        raise AssertionError("pickled")
 
 
 @pytest.mark.parametrize("seed", range(40))
@@ -89,10 +105,8 @@ def test_the_graph_is_right_where_nothing_is_fused(small: Scene) -> None:
         splits = root | "Splits" >> beam.Create(job.splits) | "Spread" >> beam.Reshuffle()
         batches = splits | "Read" >> Read(run.source, run.columns, job.sink, run.telemetry) | "Cut1" >> beam.Reshuffle()
         scored = batches | "Score" >> Score(run.scoring, run.telemetry) | "Cut2" >> beam.Reshuffle()
-        staged = (
-            scored | "Stage" >> Stage(job.sink, job.rejects, run.telemetry, run.bounds) | "Cut3" >> beam.Reshuffle()
-        )
-        staged | "Publish" >> Publish(job)
+        scored | "Stage" >> Stage(job.sink, job.rejects, run.telemetry, run.bounds) | "Cut3" >> beam.Reshuffle()
+    publish(job)
 
     check_published(small)
 
@@ -105,10 +119,9 @@ def test_elements_are_typed_from_end_to_end(small: Scene) -> None:
     batches = splits | "Read" >> Read(run.source, run.columns, job.sink, run.telemetry)
     scored = batches | "Score" >> Score(run.scoring, run.telemetry)
     staged = scored | "Stage" >> Stage(job.sink, job.rejects, run.telemetry, run.bounds)
-    counts = staged | "Publish" >> Publish(job)
 
-    collections = [splits, batches, scored, staged, counts]
-    assert [collection.element_type for collection in collections] == [Split, Batch, ScoredSpan, Staged, Counts]
+    collections = [splits, batches, scored, staged]
+    assert [collection.element_type for collection in collections] == [Split, Batch, ScoredSpan, Staged]
     coders = [type(beam.coders.registry.get_coder(collection.element_type)) for collection in collections[:3]]
     assert coders == [SplitCoder, BatchCoder, ScoredSpanCoder]
 
@@ -119,8 +132,7 @@ def test_only_the_descriptors_cross_the_first_shuffle_and_the_rest_is_fused(smal
     encode = BatchCoder.encode
     try:
         BatchCoder.encode = lambda self, value: seen.append(1) or encode(self, value)  # type: ignore[method-assign]
-        with make_pipeline("direct") as pipeline:
-            build(pipeline, run)
+        run_graph(run, "direct")
     finally:
         BatchCoder.encode = encode  # type: ignore[method-assign]
 
@@ -130,14 +142,13 @@ def test_only_the_descriptors_cross_the_first_shuffle_and_the_rest_is_fused(smal
 def test_a_run_over_its_ratio_publishes_the_rejects_alone_and_a_larger_ratio_publishes_the_rest(tmp_path: Path) -> None:
     strict = scene(tmp_path, numbered_rows(1000, bad=BAD, nulls=NULLS), max_reject_ratio=0.008)
     expected = r"9 of 1,000 rows were rejected .* --max-reject-ratio 0\.01"
-    with pytest.raises(TooManyRejects, match=expected), make_pipeline("direct") as pipeline:
-        build(pipeline, strict.run())
+    with pytest.raises(TooManyRejects, match=expected):
+        finish(strict.run())
     assert not (tmp_path / "scores").exists()
     assert pq.read_table(tmp_path / "rejects").num_rows == 9
 
     lenient = Scene(tmp_path, strict.source, strict.splits, max_reject_ratio=0.01, predictor=Exploding())
-    with make_pipeline("direct") as pipeline:
-        build(pipeline, lenient.run())
+    finish(lenient.run())
 
     check_published(lenient)
 
@@ -151,8 +162,7 @@ class Exploding(Doubler):
 
 def test_an_input_without_rows_gives_an_empty_result_with_its_schema(tmp_path: Path) -> None:
     empty = scene(tmp_path, numbered_rows(0), files=1)
-    with make_pipeline("direct") as pipeline:
-        build(pipeline, empty.run())
+    finish(empty.run())
 
     table = pq.read_table(tmp_path / "scores")
     assert (table.num_rows, table.schema.names) == (0, ["id", "score"])
@@ -169,8 +179,7 @@ def test_an_input_without_rows_gives_an_empty_result_with_its_schema(tmp_path: P
 def test_only_the_columns_that_are_needed_are_read(small: Scene) -> None:
     run = small.run()
     source = _Recording(run.source)
-    with make_pipeline("direct") as pipeline:
-        build(pipeline, BatchRun(source, run.columns, run.scoring, run.publication, run.telemetry, run.bounds))
+    finish(BatchRun(source, run.columns, run.scoring, run.publication, run.telemetry, run.bounds))
 
     assert set(_Recording.asked) == {("id", "value")}
 

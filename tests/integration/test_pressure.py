@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.batch import build
-from pipelines.options import make_pipeline
+from pipelines.running import run_graph
 from predictors.pressure import PRESSURE
 from tests.scenes import numbered_rows, published_rows, scene
+from transforms.publish import publish
 
 
 @pytest.fixture
@@ -24,10 +24,9 @@ def pressure() -> Iterator[None]:
 @pytest.mark.timeout(60)
 def test_a_job_comes_to_its_end_while_memory_is_short(tmp_path: Path) -> None:
     small = scene(tmp_path, numbered_rows(3000), files=2)
-    pipeline = make_pipeline("direct")
-    build(pipeline, small.run())
-
-    pipeline.run().wait_until_finish()
+    run = small.run()
+    run_graph(run, "direct")
+    publish(run.publication)
 
     assert published_rows(tmp_path / "scores") == [(i, 2.0 * i) for i in range(3000)]
     assert PRESSURE.is_high
