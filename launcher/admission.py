@@ -25,6 +25,7 @@ from launcher.errors import (
     PathForbidden,
     Problem,
     RequestError,
+    ResultUnreadable,
     RoleLacking,
     SecretUnreadable,
     StoreUnavailable,
@@ -38,7 +39,9 @@ from launcher.limits import too_many_rows
 from launcher.reach.confined_spec import confine_spec
 from launcher.reach.tenant import DEFAULT_CONNECTION, Reach
 from launcher.request.service import JobRequest, WebhookRequest
+from launcher.rows.folderpages import FoldersAside
 from launcher.rows.rejects import opened_rejects, rejects_path
+from launcher.rows.results import FolderResult
 from launcher.settings import Settings
 from launcher.state.job import Job, Webhook, new_id
 from launcher.state.keys import Role
@@ -114,6 +117,7 @@ class Admission:
         self._forks = forks
         self._counting = Counting(looks, str(home.path), settings.job_environment)
         self._estimating = Estimating(store, looks, str(home.path), settings.job_environment)
+        self._folders = FoldersAside(looks, str(home.path), settings.job_environment)
 
     def submit(
         self,
@@ -323,14 +327,15 @@ class Admission:
             raise NotNow(f"the rejects of {job.id} are gone")
         child = self._retry_of(job.id)
         try:
-            within = self._reach.confinement(job.tenant).bounds_of(rejects_path(job), self._home.jobs)
-            with opened_rejects(job, within) as rejects:
+            path = rejects_path(job)
+            within = self._reach.confinement(job.tenant).bounds_of(path, self._home.jobs)
+            columns = self._folders.reject_columns(FolderResult(path, job.id, within))
+            with opened_rejects(path, job.id, within) as rejects:
                 folder = self._home.job(child)
                 folder.create()
                 rejects.link_into(folder.path / "input")
-        except NoRejects as error:
+        except (NoRejects, ResultUnreadable) as error:
             raise NotNow(str(error)) from error
-        columns = tuple(rejects.input_columns)
         output = job.spec.output
         kept = output.columns if output.columns is not None else columns
         wanted = output.adding_to(job.id, kept)

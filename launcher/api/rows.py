@@ -19,7 +19,8 @@ from launcher.api.view import JOBS_PATH
 from launcher.errors import ConnectionUnknown, NotNow, Problem, RequestError, ResultGone
 from launcher.joblog import is_written
 from launcher.loglines import read_lines
-from launcher.rows.rejects import opened_rejects, rejects_path
+from launcher.rows.folderpages import FoldersAside
+from launcher.rows.rejects import rejects_path
 from launcher.rows.results import FolderResult, ResultPlace, TableResult, as_arrow_stream, result_page
 from launcher.rows.tablepages import TablesAside
 from launcher.rows.values import as_json_rows
@@ -98,12 +99,9 @@ def rejects(
     # Says why there are none.
     path = rejects_path(job)
     within = service.reach.confinement(job.tenant).bounds_of(path, service.home.jobs)
-    with opened_rejects(job, within) as found:
-        columns = found.input_columns
-    page = result_page(FolderResult(path, job.id, within), offset, limit)
-    ours = [name for name in page.rows.column_names if name not in columns]
+    page = _folders(service).rejects(FolderResult(path, job.id, within), offset, limit)
     following = None if page.next_offset is None else offset_cursor("r", page.next_offset)
-    return _rows(page.rows.select([*ours, *columns]), following, media_type)
+    return _rows(page.rows, following, media_type)
 
 
 @router.get(
@@ -134,10 +132,18 @@ def _results(service: Service, caller: Caller, job_id: str, offset: int, limit: 
         raise NotNow(f"{job.id} is {job.status}, and has a result once it is completed; wait for that")
     if job.keeps_result and job.expired_at is not None:
         raise ResultGone(f"the result of {job.id} has expired; submit the job anew")
-    aside = TablesAside(service.forks, str(service.home.path), service.settings.job_environment)
-    page = result_page(_place(service, job), offset, limit, aside.read)
+    place = _place(service, job)
+    if isinstance(place, FolderResult):
+        page = _folders(service).results(place, offset, limit)
+    else:
+        aside = TablesAside(service.forks, str(service.home.path), service.settings.job_environment)
+        page = result_page(place, offset, limit, aside.read)
     following = None if page.next_offset is None else offset_cursor("s", page.next_offset)
     return _rows(page.rows, following, media_type)
+
+
+def _folders(service: Service) -> FoldersAside:
+    return FoldersAside(service.looks, str(service.home.path), service.settings.job_environment)
 
 
 def _place(service: Service, job: Job) -> ResultPlace:

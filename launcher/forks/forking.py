@@ -62,6 +62,7 @@ LOOKS_PRELOAD = (
     "launcher.forks.aside",
     "launcher.estimate.counting",
     "launcher.estimate.probing",
+    "launcher.rows.folderpages",
     "predictors.onnx",
     "predictors.python",
     "transforms.sources.counting",

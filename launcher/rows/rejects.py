@@ -30,11 +30,15 @@ class PublishedRejects:
 
     Args:
         files: where to read them, by their names.
-        input_columns: those of the job's input among theirs.
     """
 
     files: dict[str, Path]
-    input_columns: list[str]
+
+    def input_columns(self) -> list[str]:
+        """Those of the job's input among the columns. Reads a file's footer, which may by now be anybody's."""
+        schema = pq.read_schema(next(iter(self.files.values())))
+        ours = set(_names(schema).values())
+        return [name for name in schema.names if name not in ours]
 
     def link_into(self, folder: Path) -> None:
         """Have the same files in `folder`, whatever becomes of them where they lie. Who has done so before has done it.
@@ -81,10 +85,11 @@ def rejects_path(job: Job) -> str:
 
 
 @contextmanager
-def opened_rejects(job: Job, within: Bounds | None = None) -> Iterator[PublishedRejects]:
-    """The rejects that a job has published, open for the block.
+def opened_rejects(path: str, job_id: str, within: Bounds | None = None) -> Iterator[PublishedRejects]:
+    """The rejects that a job has published, open for the block. Nothing of the files is read.
 
     Args:
+        path: of `rejects_path`.
         within: where they have to lie, none of the files being a link; None: anywhere.
 
     Raises:
@@ -92,20 +97,18 @@ def opened_rejects(job: Job, within: Bounds | None = None) -> Iterator[Published
     """
     with ExitStack() as opened:
         try:
-            folder = Path(rejects_path(job))
+            folder = Path(path)
             if within is not None:
                 folder = opened.enter_context(within.opened_folder(folder))
-            files = {file.name: file for file in _files(job, folder)}
+            files = {file.name: file for file in _files(path, job_id, folder)}
             for name, file in files.items():
                 if within is not None:
                     files[name] = Path(at(opened.enter_context(within.opened(file, follow=False))))
         except LedElsewhere as error:
-            raise NoRejects(f"the rejects of {job.id} lead elsewhere since they were published") from error
+            raise NoRejects(f"the rejects of {job_id} lead elsewhere since they were published") from error
         except OSError as error:
-            raise _none_there(job) from error
-        schema = pq.read_schema(next(iter(files.values())))
-        ours = set(_names(schema).values())
-        yield PublishedRejects(files, [name for name in schema.names if name not in ours])
+            raise _none_there(path, job_id) from error
+        yield PublishedRejects(files)
 
 
 def first_rejects(job: Job, limit: int) -> pa.Table:
@@ -114,7 +117,8 @@ def first_rejects(job: Job, limit: int) -> pa.Table:
     Raises:
         NoRejects: the job has published none, or another job's lie there now.
     """
-    files = _files(job, Path(rejects_path(job)))
+    path = rejects_path(job)
+    files = _files(path, job.id, Path(path))
     tables: list[pa.Table] = []
     missing = limit
     for file in files:
@@ -136,7 +140,8 @@ def first_rejects(job: Job, limit: int) -> pa.Table:
 def top_reasons(job: Job, limit: int = 3) -> list[Reason]:
     """The most frequent reasons, the first million rejected rows taken. Empty where none were published."""
     try:
-        files = _files(job, Path(rejects_path(job)))
+        path = rejects_path(job)
+        files = _files(path, job.id, Path(path))
     except NoRejects:
         return []
     seen: Counter[tuple[str, str]] = Counter()
@@ -151,23 +156,23 @@ def top_reasons(job: Job, limit: int = 3) -> list[Reason]:
     return [Reason(error_type, error, rows) for (error_type, error), rows in seen.most_common(limit)]
 
 
-def _files(job: Job, folder: Path) -> list[Path]:
+def _files(path: str, job_id: str, folder: Path) -> list[Path]:
     """The files in the folder of the rejects, or in that folder by another path."""
     manifest = read_manifest(folder)
     if manifest is None:
-        raise _none_there(job)
-    if manifest["job_id"] != job.id:
-        raise NoRejects(f"{rejects_path(job)} holds the rejects of {manifest['job_id']}, which ran after {job.id}")
+        raise _none_there(path, job_id)
+    if manifest["job_id"] != job_id:
+        raise NoRejects(f"{path} holds the rejects of {manifest['job_id']}, which ran after {job_id}")
     names = names_in(manifest)
     # Anybody may have written the manifest.
     files = [folder / name for name in names if os.path.basename(name) == name]
     if not files or not all(os.path.lexists(file) for file in files):
-        raise NoRejects(f"the rejects of {job.id} are gone from {rejects_path(job)}")
+        raise NoRejects(f"the rejects of {job_id} are gone from {path}")
     return files
 
 
-def _none_there(job: Job) -> NoRejects:
-    return NoRejects(f"{job.id} has published no rejects; there is nothing of it in {rejects_path(job)}")
+def _none_there(path: str, job_id: str) -> NoRejects:
+    return NoRejects(f"{job_id} has published no rejects; there is nothing of it in {path}")
 
 
 def _names(schema: pa.Schema) -> dict[str, str]:

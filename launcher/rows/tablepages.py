@@ -149,14 +149,7 @@ class TablesAside:
                 raise _TOLD[error.kind](error.reason) from error
             reason = _too_late() if error.kind == "TimeoutError" else _ENDS.get(error.kind, error.reason)
             raise ResultUnreadable(f"{place}: {reason}") from error
-        try:
-            rows = pa.ipc.open_stream(data).read_all()
-            # Whatever a tenant's file has made of the process that read it.
-            rows.validate(full=True)
-            goes_on = (rows.schema.metadata or {})[_GOES_ON] == b"True"
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise ResultUnreadable(f"{place}: what was read of it is no table") from error
-        return rows.replace_schema_metadata(None), goes_on
+        return read_arrow(data, place)
 
 
 def read_as_arrow(connection: dict[str, Any], table_name: str, job_id: str, offset: int, limit: int) -> bytes:
@@ -170,12 +163,7 @@ def read_as_arrow(connection: dict[str, Any], table_name: str, job_id: str, offs
     """
     database = Connection(**connection)
     try:
-        rows, goes_on = read_table_rows(database, table_name, job_id, offset, limit)
-        rows = rows.replace_schema_metadata({_GOES_ON: str(goes_on)})
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write_table(rows)
-        return sink.getvalue().to_pybytes()
+        return as_arrow(*read_table_rows(database, table_name, job_id, offset, limit))
     except (ResultGone, ResultUnreadable, ConnectionRefused):
         raise
     except MemoryError:
@@ -184,6 +172,30 @@ def read_as_arrow(connection: dict[str, Any], table_name: str, job_id: str, offs
         # A tenant's database has an answer for everything; none of them may repeat a secret.
         line = database.mask(f"{type(error).__name__}: {error}")
         raise ResultUnreadable(f"{_place(table_name, database)}: {line}") from None
+
+
+def as_arrow(rows: pa.Table, goes_on: bool) -> bytes:
+    """A page as an Arrow stream, which also says whether there are more rows."""
+    rows = rows.replace_schema_metadata({_GOES_ON: str(goes_on)})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows)
+    return sink.getvalue().to_pybytes()
+
+
+def read_arrow(data: bytes, place: str) -> Rows:
+    """The page that `as_arrow` wrote in a process that a tenant's file, or database, may have taken over.
+
+    Raises:
+        ResultUnreadable: it is none.
+    """
+    try:
+        rows = pa.ipc.open_stream(data).read_all()
+        rows.validate(full=True)
+        goes_on = (rows.schema.metadata or {})[_GOES_ON] == b"True"
+    except (pa.ArrowException, OSError, KeyError, TypeError) as error:
+        raise ResultUnreadable(f"{place}: what was read of it is no table") from error
+    return rows.replace_schema_metadata(None), goes_on
 
 
 class _Reader:

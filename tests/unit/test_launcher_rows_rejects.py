@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from launcher.errors import NoRejects
-from launcher.rows.rejects import opened_rejects
+from launcher.rows.rejects import opened_rejects, rejects_path
 from launcher.state.job import Job
 from pipelines.spec import JobSpec, ParquetInput, ParquetOutput
 from predictors.base import ModelSpec
@@ -58,8 +58,8 @@ class Place:
         """What a job gets to read."""
         target = self.root / "job" / "input"
         target.parent.mkdir(exist_ok=True)
-        with opened_rejects(self.job, within) as rejects:
-            assert rejects.input_columns == ["x"]
+        with opened_rejects(rejects_path(self.job), self.job.id, within) as rejects:
+            assert rejects.input_columns() == ["x"]
             rejects.link_into(target)
         assert all(path.is_file() and not path.is_symlink() for path in target.iterdir())
         return [pq.read_table(path).column("x")[0].as_py() for path in sorted(target.iterdir())]
@@ -135,7 +135,7 @@ def test_nothing_is_taken_through_a_link_that_leads_elsewhere(place: Place, exch
 
 def test_what_takes_the_files_names_once_they_are_open_is_not_taken(place: Place) -> None:
     (place.root / "job").mkdir()
-    with opened_rejects(place.job, place.bounds) as rejects:
+    with opened_rejects(rejects_path(place.job), place.job.id, place.bounds) as rejects:
         place.link_file()
         rejects.link_into(place.root / "job" / "input")
 
