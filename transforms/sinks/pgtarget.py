@@ -264,7 +264,10 @@ class Target:
             why = _REMEDIES.get(kind_of(given.type), "") if column.base.startswith("timestamp") else ""
             raise self.error(
                 f"its column {given.name} is {column.type} and cannot take {given.type}; "
-                + (why or "change the column's type, or leave it out of output.columns")
+                + (
+                    why
+                    or "change the column's type, cast it in the query or the model, or leave it out of output.columns"
+                )
             )
         # What comes from a column that is declared so loses nothing.
         return column, [] if written == column.type else way.may_change(given)

@@ -92,7 +92,7 @@ class Table:
                 if way is None or not can_fit(way, field.type):
                     raise error(
                         f"its column {field.name} is {column.declared} and cannot take {field.type}; change the"
-                        " column's type, or leave it out of output.columns"
+                        " column's type, cast it in the query or the model, or leave it out of output.columns"
                     )
             ways[field.name] = way
         for column in taken.values():
