@@ -38,6 +38,8 @@ _SWITCH_S = 0.001
 # From linux/prctl.h, and from malloc.h.
 _PR_SET_DUMPABLE = 4
 _M_ARENA_MAX = -8
+_M_MMAP_THRESHOLD = -3
+_M_TRIM_THRESHOLD = -1
 # Connections that wait to be taken.
 _BACKLOG = 1024
 # Descriptors that are no connections: the store's, files that are read, locks and pipes of jobs.
@@ -190,7 +192,10 @@ def _keep_one_arena() -> None:
     lets only one thread allocate at a time anyway.
     """
     with contextlib.suppress(AttributeError, OSError):  # another C library has no such call
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        library = ctypes.CDLL(None)
+        library.mallopt(_M_ARENA_MAX, 1)
+        library.mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
+        library.mallopt(_M_TRIM_THRESHOLD, 4 * 1024 * 1024)
 
 
 def _keep_to_itself() -> None:

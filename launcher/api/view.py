@@ -17,7 +17,7 @@ _RATE_AFTER_S = 1.0
 # An attempt that goes on where another was has to come so far before its own rate tells when it ends.
 _RATE_AFTER_SHARE = 0.01
 # As many as the store keeps read; some 4 KB each.
-_KEPT = 1024
+_KEPT, _KEPT_BYTES = 1024, 16_384
 _WRITTEN: dict[int, tuple[Job, bytes]] = {}
 _WRITING = threading.Lock()
 
@@ -95,6 +95,8 @@ def job_text(job: Job, jobs: Path) -> bytes:
     if known is not None and known[0] is job:
         return known[1]
     text = dumped(job_object(job, jobs))
+    if len(text) > _KEPT_BYTES:
+        return text
     with _WRITING:
         # With the job itself, so that no other can have its id.
         _WRITTEN[id(job)] = (job, text)

@@ -50,8 +50,9 @@ _PAST_AMONG = 1000
 # How many jobs tell of the next.
 _PAST_OF_MODEL, _PAST_OF_ALL = 5, 20
 _PAST = (_jobs.c.total_rows, _jobs.c.seconds, _jobs.c.spec)
-# Jobs that are kept read: reading one takes 0.1 ms, and whoever looks at a page looks at it again. About 5 MB.
-_KEPT_READ = 1024
+# Jobs that are kept read: reading one takes 0.1 ms, and whoever looks at a page looks at it again. About 5 MB, and, as
+# those of longer texts are not kept, 50 MB at most.
+_KEPT_READ, _KEPT_CHARS = 1024, 8192
 # Queries for pages, by what is filtered.
 _KEPT_QUERIES = 256
 
@@ -679,10 +680,16 @@ def _time(value: Any) -> datetime | None:
 
 
 def _job(row: "sa.Row[Any]") -> Job:
-    return _read(tuple(row))
+    values = tuple(row)
+    is_small = sum(len(value) for value in values if isinstance(value, str)) <= _KEPT_CHARS
+    return _kept(values) if is_small else _read(values)
 
 
 @lru_cache(maxsize=_KEPT_READ)
+def _kept(row: tuple[Any, ...]) -> Job:
+    return _read(row)
+
+
 def _read(row: tuple[Any, ...]) -> Job:
     values = dict(zip(_JOB_NAMES, row, strict=True))
     for column in _JOB_COLUMNS:

@@ -11,6 +11,8 @@ from predictors.errors import OutOfMemory, PredictorError, Transient
 from predictors.recovery import kind_of
 from transforms.errors import Cancelled, ConnectionRefused, LedgerError, PipelineError, TooManyRejects
 
+# Characters of an error that are kept; names of columns may be long, and there may be thousands.
+_LONGEST_ERROR = 4000
 # Exponential backoff between the attempts of a job: from the first wait on, doubled up to the longest.
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
@@ -87,6 +89,17 @@ def is_wrong_request(error: BaseException, managed: bool) -> bool:
     if not isinstance(error, PipelineError | PredictorError | PathForbidden):
         return False
     return not is_passing(error) or (isinstance(error, ConnectionRefused) and not managed)
+
+
+def brief(text: str) -> str:
+    """What an error says, cut in the middle where it is longer than a page, as it is kept with the job and listed.
+
+    What is wrong stands at the beginning, what to do about it at the end.
+    """
+    if len(text) <= _LONGEST_ERROR:
+        return text
+    end = _LONGEST_ERROR // 4
+    return f"{text[: _LONGEST_ERROR - end]} … {text[-end:]}"
 
 
 def wait_s(retries: int, first_s: float = FIRST_WAIT_S, random_unit: float | None = None) -> float:

@@ -50,7 +50,7 @@ from launcher.state.job import (
 )
 from launcher.state.sql import SqlJobStore
 from launcher.state.store import Past
-from launcher.worker.failures import Unexpected, is_passing, is_wrong_request, outcome_of, wait_s
+from launcher.worker.failures import Unexpected, brief, is_passing, is_wrong_request, outcome_of, wait_s
 from launcher.worker.gate import JobGate
 from launcher.worker.handover import Handover
 from launcher.worker.progress import SnapshotProgress, counts_of, kept_rows, seconds_of
@@ -206,7 +206,10 @@ class JobProcess:
     def _fail(self, error: BaseException) -> None:
         expected = isinstance(error, PipelineError | PredictorError | LauncherError)
         kind = type(error).__name__
-        text = " ".join(str(error).split()) if expected else self._mask(f"{kind}: {error}" if str(error) else kind)
+        whole = " ".join(str(error).split()) if expected else self._mask(f"{kind}: {error}" if str(error) else kind)
+        text = brief(whole)
+        if text != whole:
+            _log.error("%s failed: %s", self._job.id, whole)
         if not expected:
             _log.error("%s", self._masked_traceback(error))
         passing = is_passing(error) and not isinstance(error, Cancelled)

@@ -202,6 +202,17 @@ def test_an_unexpected_failure_has_its_type_and_its_traceback_in_the_log(
     assert "Traceback (most recent call last)" in log.read_text()
 
 
+def test_of_a_failure_of_many_words_a_page_is_kept_and_all_of_it_logged(supervisor: Supervisor) -> None:
+    words = f"columns {'x' * 50_000} are missing; name others"
+    job = finished(supervisor, supervisor.submit(spec(f"run input {words}"), Path.cwd()))
+
+    assert job.error is not None
+    assert len(job.error) < 5000
+    assert job.error.startswith("columns xxx")
+    assert job.error.endswith("x are missing; name others")
+    assert words in supervisor.folder(job.id).log.read_text()
+
+
 def test_a_password_in_an_unexpected_failure_is_masked(supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     from pipelines.spec import SqlInput
 
