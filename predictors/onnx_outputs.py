@@ -262,7 +262,8 @@ def _row_shape(sizes: Sequence[int]) -> tuple[int, ...]:
 
 def _not_a_row_each(path: str, name: str, shape: list[int], rows: int) -> SchemaMismatch:
     return SchemaMismatch(
-        f"model {path}: output {name!r} has shape {shape} for {rows} row(s); each row needs an answer of its own"
+        f"model {path}: output {name!r} has shape {shape} for {rows} row(s), and each row needs an answer of its own; "
+        f"export it so, or choose others in model.outputs"
     )
 
 

@@ -396,7 +396,8 @@ class TestOutputs:
         with pytest.raises(SchemaMismatch) as caught:
             loaded(path)
         assert str(caught.value) == (
-            f"model {path}: output 'y' has shape [1, 1] for 7 row(s); each row needs an answer of its own"
+            f"model {path}: output 'y' has shape [1, 1] for 7 row(s), and each row needs an answer of its own; "
+            f"export it so, or choose others in model.outputs"
         )
 
     def test_answers_that_lie_across_are_refused_before_any_row_is_read(self, write: Write) -> None:
@@ -654,7 +655,7 @@ class TestChosenOutputs:
             ({"minus": ("a", "b")}, "names 2 column(s) for output 'minus' of model {path}, which has 3 values a row"),
             ({"total": ("a", "b")}, "names 2 columns for output 'total' of model {path}, which has one value a row"),
             ({"total": "a", "minus": ("a", "b", "c")}, "two of its outputs would be column 'a'; name them apart"),
-            (("most",), "output 'most' has shape [] for 7 row(s); each row needs an answer of its own"),
+            (("most",), "output 'most' has shape [] for 7 row(s), and each row needs an answer of its own; export it"),
         ],
         ids=["a letter", "nothing near", "the wrong way round", "too few", "too many", "one name", "no column"],
     )
