@@ -110,7 +110,7 @@ def _asked(
 def _failed(uri: str, reason: str) -> ModelNotLoadable:
     return ModelNotLoadable(
         f"model {uri} declares no output_schema, and failed on the first rows: {' '.join(reason.split())}; "
-        "declare one, or mend the rows"
+        "correct the class, or declare one if these rows alone are at fault"
     )
 
 
