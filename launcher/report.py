@@ -326,6 +326,11 @@ def times(seconds: Seconds) -> list[tuple[str, str]]:
     return lines
 
 
+def is_over_for_good(error: str | None) -> bool:
+    """Whether going on would meet the same: the model or the input is, or has to be, another than was planned."""
+    return error is not None and error.endswith("run the job anew")
+
+
 def _remedies(job: Job, counts: Counts, log: Path) -> list[tuple[str, str]]:
     if job.status == "cancelled":
         return [("next", f"penstock resume {job.id}")]
@@ -333,6 +338,8 @@ def _remedies(job: Job, counts: Counts, log: Path) -> list[tuple[str, str]]:
         return []
     if job.outcome == "request_wrong":
         return [("next", "correct the request and run it again"), ("log", str(log))]
+    if is_over_for_good(job.error):
+        return [("next", "run the job anew"), ("log", str(log))]
     if too_many_rejects(job, counts):
         return [
             ("next", "mend the rows and run the job again, or publish without them:"),

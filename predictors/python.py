@@ -172,10 +172,11 @@ class PythonPredictor:
             fields = ", ".join(f"({field.name!r}, ...)" for field in self._output_schema)
             text += (
                 f"; what was promised, ({brief(self._output_schema)}), is what its answer to the first rows showed, as "
-                f"the class declares no output_schema; declare one: output_schema = pa.schema([{fields}])"
+                f"the class declares no output_schema; declare one: output_schema = pa.schema([{fields}]), and "
+                "run the job anew"
             )
         elif self._output_schema is not None:
-            text += "; return what the output_schema of the class says, or declare another"
+            text += "; return what the output_schema of the class says, or declare another, and run the job anew"
         return WrongAnswer(text, error.row)
 
     def _declared(self, model: Any, name: str) -> pa.Schema | None:

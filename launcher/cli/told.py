@@ -8,6 +8,7 @@ from launcher.client.showing import standing
 from launcher.report import (
     Reason,
     heading,
+    is_over_for_good,
     listed,
     model_words,
     notice_lines,
@@ -115,6 +116,8 @@ def _next(status: JobStatus, words: str) -> list[tuple[str, str]]:
         return []
     if status.outcome == "request_wrong":
         return [("next", "correct the request and submit it again"), ("log", f"penstock logs {status.job_id}{words}")]
+    if is_over_for_good(status.error):
+        return [("next", "submit the job anew"), ("log", f"penstock logs {status.job_id}{words}")]
     if status.outcome == "too_many_rejects":
         return [
             ("next", "mend the rows and submit the job again, or publish without them:"),

@@ -492,6 +492,14 @@ def test_a_failed_run_ends_with_1_and_its_line(supervisor: Supervisor) -> None:
     assert json.loads(as_json.stdout)["error"] == "in.parquet is missing"
 
 
+def test_a_job_that_would_fail_again_is_not_to_be_resumed(supervisor: Supervisor) -> None:
+    done = penstock("run", spec_file("run input in.parquet changed; run the job anew"))
+
+    assert done.returncode == 1
+    assert "  next    run the job anew\n" in done.stdout
+    assert "resume" not in done.stdout + done.stderr
+
+
 def test_a_request_that_is_found_wrong_while_preparing_makes_no_job(supervisor: Supervisor, work: Path) -> None:
     done = penstock("run", spec_file("prepare input in.parquet is missing"))
     as_json = penstock("run", "--json", spec_file("prepare input in.parquet is missing"))

@@ -107,6 +107,13 @@ def test_waiting_tells_how_the_job_ended(service: Stage, capsys: Captured) -> No
         ("failed", {"outcome": "error", "error": "no memory"}, 1, "log      penstock logs batch-1", "no memory"),
         (
             "failed",
+            {"outcome": "error", "error": "m.onnx changed; run the job anew"},
+            1,
+            "next     submit the job anew",
+            "m.onnx changed; run the job anew",
+        ),
+        (
+            "failed",
             {"outcome": "too_many_rejects", "error": "20 of 1,000"},
             1,
             "penstock retry batch-1 --max-reject-ratio 0.02",

@@ -15,7 +15,8 @@ import pytest
 from launcher.errors import Conflict, HostUnknown, StoreUnavailable
 from launcher.state.sql import SqlJobStore
 from launcher.worker.failures import LONGEST_WAIT_S, Unexpected, is_passing, outcome_of, wait_s
-from predictors.errors import ModelNotLoadable, OutOfMemory, SchemaMismatch, Transient
+from predictors.answers import Unfit
+from predictors.errors import ModelNotLoadable, OutOfMemory, SchemaMismatch, Transient, WrongAnswer
 from tests.conftest import lacking
 from tests.servers import Postgres, ServerMissing, postgres_server
 from transforms.connection import Connection
@@ -282,6 +283,11 @@ def test_waits_double_up_to_the_longest(retries: int, first_s: float, least: flo
     assert most <= max(LONGEST_WAIT_S, first_s)
 
 
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize("text", ["Error\nTraceback (most …)", None], ids=["in the text", "beside it"])
 @pytest.mark.parametrize(
     ("name", "error", "is_told"),
@@ -289,8 +295,11 @@ def test_waits_double_up_to_the_longest(retries: int, first_s: float, least: flo
         ("apache_beam.runners.worker.sdk_worker", TooManyRejects("9 of 10 rows were rejected"), False),
         ("apache_beam.runners.worker.sdk_worker", ValueError("a bug"), True),
         ("launcher", TooManyRejects("9 of 10 rows were rejected"), True),
+        ("apache_beam.runners.common", caused(WrongAnswer("y holds 1.5"), Unfit("1.5", 0)), False),
+        ("apache_beam.runners.common", caused(WrongAnswer("y holds 1.5"), ValueError("a bug")), True),
+        ("apache_beam.io.mongodbio", ValueError("no bson"), False),
     ],
-    ids=["expected", "unexpected", "our own"],
+    ids=["expected", "unexpected", "our own", "an answer", "of a bug", "noise"],
 )
 def test_an_expected_error_has_no_traceback_in_the_log(
     name: str, error: Exception, is_told: bool, text: str | None

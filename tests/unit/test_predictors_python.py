@@ -577,7 +577,7 @@ class TestWrongAnswers:
         assert str(caught.value) == (
             f"model {uri}: predict returned dict: column n holds 1.5 (double), which int64 cannot hold; what was "
             "promised, (n: int64), is what its answer to the first rows showed, as the class declares no output_schema"
-            "; declare one: output_schema = pa.schema([('n', ...)])"
+            "; declare one: output_schema = pa.schema([('n', ...)]), and run the job anew"
         )
 
     @pytest.mark.parametrize(
@@ -605,7 +605,7 @@ class Model:
         assert caught.value.row == row
         assert str(caught.value) == (
             f"model {uri}: predict returned dict: {reason}; return what the output_schema of the class says, or "
-            "declare another"
+            "declare another, and run the job anew"
         )
 
     @pytest.mark.parametrize(
