@@ -467,7 +467,8 @@ def hanging() -> Iterator[Hanging]:
 
 
 def test_a_resolver_that_hangs_holds_nobody_for_long(hanging: Hanging) -> None:
-    egress = Egress(look_up=hanging, patience_s=0.2)
+    # Long enough for the one that answers, on a busy machine.
+    egress = Egress(look_up=hanging, patience_s=0.8)
     began = time.monotonic()
     with pytest.raises(HostUnknown, match=r"^the address of host 'slow-1' cannot be found out at the moment") as caught:
         egress.pin_connection("postgresql://u:p@db,slow-1,slow-2,slow-3/x", NO_SECRETS)
@@ -475,7 +476,7 @@ def test_a_resolver_that_hangs_holds_nobody_for_long(hanging: Hanging) -> None:
         egress.resolve("slow-4", 80)
 
     # All hosts of a URI have one deadline.
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 3 * 0.8
     assert caught.value.for_now
     # So a job whose host it is waits for its next try, and does not fail.
     assert is_passing(caught.value)

@@ -365,11 +365,10 @@ class TestPinned:
 
     def test_so_it_is_where_the_service_counts_and_shows_rows(self) -> None:
         self.link_to_another_name()
-        connection = asdict(self.connection)
 
         for read in (
-            lambda: count_soon(connection, "SELECT x FROM t", 60),
-            lambda: read_as_arrow(connection, "t", "job_1", 0, 1),
+            lambda: count_soon(self.connection, "SELECT x FROM t", 60),
+            lambda: read_as_arrow(asdict(self.connection), "t", "job_1", 0, 1),
         ):
             with pytest.raises(ConnectionRefused, match="leads elsewhere"):
                 read()
