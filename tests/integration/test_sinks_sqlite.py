@@ -1,13 +1,11 @@
 """A SQLite table as a sink."""
 
 import datetime as dt
-import os
 import resource
 import shutil
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from decimal import Decimal
 from multiprocessing.context import ForkServerContext
@@ -29,6 +27,7 @@ from tests.contract.sinks import (
     table_of,
     values_in,
 )
+from tests.rights import as_nobody, let_in
 from tests.tables import DEADLINE_S, execute, read_table, refusal, span_with, until, write
 from transforms.connection import Connection
 from transforms.counts import Counts
@@ -74,18 +73,6 @@ class TestSqliteTableSink(SinkContract):
         files = {str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file()}
         tables = {name for (name,) in execute(self.uri, "SELECT name FROM sqlite_schema WHERE type = 'table'")}
         return sorted((files - {"results.db"}) | (tables - {"predictions.scores", LEDGER_TABLE}))
-
-
-@contextmanager
-def as_nobody() -> Iterator[None]:
-    """Without the rights of root, who may write everything."""
-    mine = os.geteuid()
-    if mine == 0:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(mine)
 
 
 def limited(size_bytes: int, call: Callable[..., object], *args: object) -> str | None:
@@ -331,8 +318,7 @@ class TestSqliteTable:
         execute(f"sqlite:///{file}", self.TABLE)
         folder.chmod(0o777 if what == "the file" else 0o755)
         file.chmod(0o444 if what == "the file" else 0o666)
-        for above in (tmp_path, *tmp_path.parents[:3]):
-            above.chmod(above.stat().st_mode | 0o011)
+        let_in(tmp_path)
 
         with as_nobody():
             said = refusal(lambda: sink.prepare(SCHEMA))
